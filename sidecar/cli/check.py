@@ -1,0 +1,109 @@
+"""`sidecar check`: everything that would stop a start, found before it, each with its remedy."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+from rich.markup import escape
+
+from sidecar.cli.client import Exit
+from sidecar.cli.session import Session
+from sidecar.config.load import ConfigErrors, load
+from sidecar.config.policies import Address, Compiled, Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, whether it is well, why not, and what to do."""
+
+    name: str
+    ok: bool
+    problem: str = ""
+    hint: str = ""
+
+
+def check(
+    session: Session,
+    config_file: Annotated[Path, typer.Option("-c", "--config", help="The configuration file.")] = Path(
+        "config/sidecar.yaml"
+    ),
+) -> None:
+    """Check the file, the upstream, the ports and the state directory; exit 1 when something would fail."""
+    findings = list(_findings(config_file))
+    rows = [{"check": f.name, "ok": f.ok, "problem": f.problem, "hint": f.hint} for f in findings]
+    session.print({"ok": all(f.ok for f in findings), "checks": rows}, lambda _: [_line(f) for f in findings])
+    if not all(f.ok for f in findings):
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _line(finding: Finding) -> RenderableType:
+    if finding.ok:
+        return f"[green]✓[/] {escape(finding.name)}"
+    return f"[red]✗[/] {escape(finding.name)}: {escape(finding.problem)}\n    → {escape(finding.hint)}"
+
+
+def _findings(file: Path) -> Iterator[Finding]:
+    try:
+        compiled = load(file.read_text(encoding="utf-8"), name=str(file), environ=os.environ, flags={})
+    except (OSError, UnicodeDecodeError) as error:
+        yield Finding(f"{file} is readable", False, str(error), "name a file with -c FILE")
+        return
+    except ConfigErrors as invalid:
+        yield from (Finding(f"{file} is valid", False, str(error), error.hint) for error in invalid.errors)
+        return
+    yield Finding(f"{file} is valid", True)
+    yield from (_reachable(endpoint) for endpoint in compiled.proxy.upstream.endpoints)
+    yield from _listeners(compiled)
+    yield _writable(Path(compiled.static.state))
+
+
+def _attempt(name: str, act: Callable[[], object], hint: str) -> Finding:
+    try:
+        act()
+    except OSError as error:
+        return Finding(name, False, error.strerror or str(error), hint)
+    return Finding(name, True)
+
+
+def _reachable(endpoint: Endpoint) -> Finding:
+    def connect() -> None:
+        socket.create_connection((endpoint.host, endpoint.port), timeout=1.0).close()
+
+    return _attempt(
+        f"upstream {endpoint} accepts connections", connect, "start the API, or correct upstream.endpoints"
+    )
+
+
+def _listeners(compiled: Compiled) -> Iterator[Finding]:
+    static = compiled.static
+    for name, address in (("listen", static.listen), ("observe", static.observe), ("admin", static.admin)):
+        if not address.path:
+            yield _attempt(
+                f"{name} {address} is free",
+                lambda address=address: _bind(address),  # type: ignore[misc]
+                f"a sidecar may run already (`sidecar status`); see who has it: ss -ltnp 'sport = :{address.port}'",
+            )
+
+
+def _bind(address: Address) -> None:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((address.host, address.port))
+
+
+def _writable(state: Path) -> Finding:
+    def write() -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        probe = state / ".check"
+        probe.touch()
+        probe.unlink()
+
+    return _attempt(f"state {state} is writable", write, "give the user write access, or set `state:` elsewhere")

@@ -1,0 +1,238 @@
+"""
+The CLI's line to the admin API: one small blocking client on the standard library.
+
+Every failure becomes a `Failure` with what went wrong, why, and what to type next; `cli/app.py` prints it and turns
+its kind into the exit code.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+DEFAULT_ADMIN: Final = "http://127.0.0.1:9901"
+TIMEOUT_S: Final = 30.0
+
+
+class Exit(IntEnum):
+    """The exit codes that scripts rely on."""
+
+    DONE = 0
+    REFUSED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+
+
+class Failure(Exception):
+    """
+    A command that did not do what it was asked.
+
+    Attributes:
+        code: The exit code.
+        problem: What and where, in one sentence.
+        hint: What to type next.
+        errors: Single errors of an invalid config, as the API gives them.
+    """
+
+    def __init__(self, code: Exit, problem: str, hint: str = "", errors: tuple[Mapping[str, Any], ...] = ()) -> None:
+        super().__init__(problem)
+        self.code = code
+        self.problem = problem
+        self.hint = hint
+        self.errors = errors
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer: `body` is parsed JSON, or text where the API sends text."""
+
+    status: int
+    etag: str
+    body: Any
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Client:
+    """
+    Calls the admin API.
+
+    Args:
+        admin: `http://HOST:PORT`, `https://…` or `unix:PATH`.
+        token: The bearer token; empty sends none.
+    """
+
+    def __init__(self, admin: str, token: str) -> None:
+        self._admin = admin
+        self._token = token
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._admin}>"
+
+    def get(self, path: str, **query: str | int | None) -> Answer:
+        """Read *path* (below `/api/v1`); query values of None are left out."""
+        return self.call("GET", path, query=query)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int | None] | None = None,
+        body: bytes | Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """
+        Do one call.
+
+        Args:
+            body: A mapping goes as JSON, bytes as YAML.
+
+        Raises:
+            Failure: when there was no answer, or one of 400 and above.
+        """
+        connection, response = self._open(method, path, query or {}, body, headers or {}, TIMEOUT_S)
+        with _closing(connection):
+            data = response.read()
+        return self._judge(response, data)
+
+    def events(self, last_id: str = "") -> Iterator[Mapping[str, Any]]:
+        """Yield the live events; ends when the sidecar closes the stream."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+        connection, response = self._open("GET", "/events", {}, None, headers, None)
+        with _closing(connection):
+            if response.status != http.HTTPStatus.OK:
+                self._judge(response, response.read())
+            for line in response:
+                if line.startswith(b"data:"):
+                    yield json.loads(line[5:])
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int | None],
+        body: bytes | Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        timeout_s: float | None,
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        sent = dict(headers)
+        if self._token:
+            sent["Authorization"] = f"Bearer {self._token}"
+        data: bytes | None = None
+        if isinstance(body, Mapping):
+            sent["Content-Type"], data = "application/json", json.dumps(body).encode()
+        elif body is not None:
+            sent["Content-Type"], data = "application/yaml", body
+        given = urlencode({name: value for name, value in query.items() if value is not None})
+        target = f"/api/v1{path}" + (f"?{given}" if given else "")
+        try:
+            connection = self._connection(timeout_s)
+            connection.request(method, target, body=data, headers=sent)
+            return connection, connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise Failure(
+                Exit.UNREACHABLE,
+                f"no sidecar answers at {self._admin}: {error}",
+                "start one with `sidecar run -c config/sidecar.yaml`, or name it with --admin URL",
+            ) from error
+
+    def _connection(self, timeout_s: float | None) -> http.client.HTTPConnection:
+        if self._admin.startswith("unix:"):
+            return _UnixConnection(self._admin.removeprefix("unix:"), timeout_s or TIMEOUT_S)
+        parts = urlsplit(self._admin)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Failure(
+                Exit.USAGE, f"--admin {self._admin!r} is not an address", f"use --admin {DEFAULT_ADMIN} or unix:PATH"
+            )
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        return kind(parts.hostname, parts.port, timeout=timeout_s)
+
+    def _judge(self, response: http.client.HTTPResponse, data: bytes) -> Answer:
+        kind = response.headers.get_content_type()
+        body: Any = data.decode("utf-8", "replace")
+        if kind.endswith("json") and data:
+            body = json.loads(data)
+        if response.status < http.HTTPStatus.BAD_REQUEST:
+            return Answer(response.status, response.headers.get("ETag", ""), body)
+        raise _failure(response.status, body if isinstance(body, dict) else {"title": response.reason})
+
+
+class _closing:
+    """Close a connection whatever happens, and nothing else."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+_HINTS: Final = {
+    401: "give a token: --token-file var/admin.token, or set SIDECAR_TOKEN or SIDECAR_TOKEN_FILE",
+    403: "use a token with a higher role; `sidecar status` shows yours",
+    404: "list what there is, such as `sidecar incident list`",
+    503: "the store does not take writes; `sidecar status` says why",
+}
+
+
+def _failure(status: int, problem: Mapping[str, Any]) -> Failure:
+    text = str(problem.get("detail") or problem.get("title") or f"the sidecar answered {status}")
+    hint = str(problem.get("hint") or _HINTS.get(status, ""))
+    invalid = (http.HTTPStatus.BAD_REQUEST, http.HTTPStatus.UNPROCESSABLE_ENTITY)
+    return Failure(
+        Exit.USAGE if status in invalid else Exit.REFUSED, text, hint, tuple(problem.get("errors") or ())
+    )
+
+
+def find_token(token_file: Path | None, environ: Mapping[str, str]) -> str:
+    """
+    Return the token: `--token-file`, then SIDECAR_TOKEN, SIDECAR_TOKEN_FILE, then `<state>/admin.token`; or "".
+
+    Raises:
+        Failure: when a file that was named cannot be read.
+    """
+    if token_file is None and (given := environ.get("SIDECAR_TOKEN")):
+        return given.strip()
+    named = token_file or (Path(name) if (name := environ.get("SIDECAR_TOKEN_FILE")) else None)
+    fallback = Path(environ.get("SIDECAR__STATE", "var")) / "admin.token"
+    try:
+        return (named or fallback).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        if named is None:
+            return ""
+        raise Failure(
+            Exit.USAGE, f"the token file {named} cannot be read: {error}", "name a readable file with --token-file"
+        ) from error
+
+
+def find_admin(admin: str | None, environ: Mapping[str, str] = os.environ) -> str:
+    """Return where the admin API is: `--admin`, then SIDECAR_ADMIN, then the default listener."""
+    return admin or environ.get("SIDECAR_ADMIN") or DEFAULT_ADMIN
+
+
+def quoted(part: str) -> str:
+    """Return *part* as one path segment."""
+    return quote(part, safe="")

@@ -1,0 +1,164 @@
+"""`sidecar config`: see, check, apply, confirm and roll back the configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.markup import escape
+
+from sidecar.cli import complete, render
+from sidecar.cli.client import Exit, Failure
+from sidecar.cli.session import Session, command
+from sidecar.config.load import ConfigErrors, json_schema, load
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Configuration: show, validate, diff, apply, confirm, history, rollback, schema.",
+    epilog="Examples: sidecar config apply new.yaml --reason 'raise the limit' --confirm-within 2m · "
+    "sidecar config rollback · sidecar config diff 3 5",
+)
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file.")]
+Version = Annotated[int | None, typer.Argument(help="A version's number.", autocompletion=complete.versions)]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the history and the audit.")]
+
+
+@app.command(epilog="Example: sidecar config show > active.yaml")
+@command
+def show(session: Session) -> None:
+    """Print the active configuration as it was written (secrets hidden)."""
+    answer = session.client.get("/config").body
+    text = answer["text"] if isinstance(answer, Mapping) else answer
+    session.console.file.write(render.as_json(answer) if session.wants_json else text)
+
+
+@app.command(epilog="Example: sidecar config validate config/sidecar.yaml")
+@command
+def validate(session: Session, file: FileArgument) -> None:
+    """Check a file, without a sidecar: every error at once, with its line and what to write instead."""
+    try:
+        compiled = load(_read(file), name=str(file), environ=os.environ, flags={})
+    except ConfigErrors as invalid:
+        rows = [
+            {"path": e.path, "line": e.line, "column": e.column, "problem": e.problem, "hint": e.hint}
+            for e in invalid.errors
+        ]
+        if session.wants_json:
+            session.console.file.write(render.as_json({"valid": False, "errors": rows}))
+            raise typer.Exit(Exit.USAGE) from invalid
+        count = len(rows)
+        raise Failure(Exit.USAGE, f"{file}: {count} error{'s' * (count > 1)}", "", tuple(rows)) from invalid
+    session.done({"valid": True, "errors": []}, f"{file} is valid: {len(compiled.proxy.routes)} routes")
+
+
+@app.command(epilog="Example: sidecar config diff 3 5")
+@command
+def diff(session: Session, a: Version = None, b: Version = None) -> None:
+    """Show what changed between two versions (default: the last change)."""
+
+    def table(answer: Any) -> RenderableType:
+        title = f"version {answer['from']} → {answer['to']}" if "from" in answer else ""
+        return changes(answer["changes"], title)
+
+    query = {"from": a, "to": b}
+    session.show(lambda: session.client.call("GET", "/config/diff", query=query).body, table)
+
+
+@app.command(epilog="Example: sidecar config apply new.yaml --reason 'raise the limit' --confirm-within 2m")
+@command
+def apply(
+    session: Session,
+    file: FileArgument,
+    reason: ReasonOption = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    confirm_within: Annotated[
+        str | None, typer.Option("--confirm-within", help="Revert by itself unless confirmed in this time, as 2m.")
+    ] = None,
+) -> None:
+    """Apply a file live; answers when every worker runs it."""
+    text = _read(file)
+    client = session.client
+    etag = client.get("/config").etag
+    query = {"dry_run": 1 if dry_run else None, "confirm_within": confirm_within, "reason": reason or f"apply {file.name}"}
+    answer = client.call("PUT", "/config", query=query, body=text.encode(), headers={"If-Match": etag}).body
+    session.print(answer, lambda given: list(_applied(given, dry_run=dry_run)))
+
+
+def _applied(answer: Mapping[str, Any], *, dry_run: bool) -> Iterable[RenderableType]:
+    workers = answer.get("workers") or {}
+    yield changes(answer.get("changes", []), "")
+    if dry_run:
+        yield "[green]✓[/] Valid. Nothing was changed (--dry-run)."
+    else:
+        counted = f"{workers.get('acknowledged')} of {workers.get('total')} workers"
+        yield f"[green]✓[/] Version {answer['version']} is {answer['state']} on {counted}."
+    if answer.get("confirm_by_time"):
+        yield (
+            f"[yellow]It reverts by itself {render.moment(answer['confirm_by_time'])}[/] unless you type: "
+            "[bold]sidecar config confirm[/]"
+        )
+
+
+@app.command(epilog="Example: sidecar config confirm")
+@command
+def confirm(session: Session) -> None:
+    """Keep the version that waits for your confirmation."""
+    answer = session.client.call("POST", "/config/confirm", body={}).body
+    session.done(answer, f"Version {answer['version']} is confirmed.")
+
+
+@app.command(epilog="Example: sidecar config history")
+@command
+def history(session: Session) -> None:
+    """List the versions, the newest first."""
+
+    def table(answer: Any) -> RenderableType:
+        return render.table(
+            "",
+            ("VERSION#", "STATE", "SOURCE", "AUTHOR", "TIME", "REASON"),
+            (
+                (i["version"], render.state(i["state"]), i["source"], i["author"], render.moment(i["time"]), i["reason"])
+                for i in answer["items"]
+            ),
+            "No versions.",
+        )
+
+    session.show(lambda: session.client.get("/config/versions").body, table)
+
+
+@app.command(epilog="Example: sidecar config rollback 3 --reason 'limit was too low'")
+@command
+def rollback(session: Session, to: Version = None, reason: ReasonOption = "rolled back by hand") -> None:
+    """Run an earlier version again (default: the one before); the history keeps both."""
+    body: dict[str, Any] = {"reason": reason} | ({"to": to} if to is not None else {})
+    answer = session.client.call("POST", "/config/rollback", body=body).body
+    session.done(answer, f"Version {answer['version']} is active: the text of an earlier version again.")
+
+
+@app.command(epilog="Example: sidecar config schema > sidecar.schema.json")
+@command
+def schema(session: Session) -> None:
+    """Print the JSON Schema, for editors."""
+    session.console.file.write(render.as_json(json_schema()))
+
+
+def changes(rows: Iterable[Mapping[str, Any]], title: str) -> RenderableType:
+    """Return a table of changed settings."""
+    made = ((row["path"], _value(row.get("old")), _value(row.get("new"))) for row in rows)
+    return render.table(title, ("SETTING", "OLD", "NEW"), made, "Nothing changes.")
+
+
+def _value(value: Any) -> str:
+    return "–" if value is None else escape(str(value))
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(Exit.USAGE, f"{file} cannot be read: {error}", "name a readable YAML file") from error

@@ -1,0 +1,174 @@
+"""`sidecar incident`: see what happened and what was done, and say what you make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.markup import escape
+
+from sidecar.cli import complete, render
+from sidecar.cli.session import Session, command
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Incidents: list, show, acknowledge, confirm, release, note, close, post-mortem.",
+    epilog="Examples: sidecar incident list · sidecar incident confirm 12 · "
+    "sidecar incident release 12 --verdict false_positive --reason 'load test'",
+)
+
+Number = Annotated[int, typer.Argument(metavar="ID", help="The incident's number.", autocompletion=complete.incidents)]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the timeline and the audit.")]
+
+
+class Verdict(StrEnum):
+    """What a person found."""
+
+    FALSE_POSITIVE = "false_positive"
+    BENIGN = "benign"
+    NONE = "none"
+
+
+@app.command("list", epilog="Example: sidecar incident list --state open")
+@command
+def list_(
+    session: Session,
+    state: Annotated[
+        str | None, typer.Option("--state", help="open, acknowledged, mitigated, resolved or closed.")
+    ] = None,
+) -> None:
+    """List incidents, the newest first."""
+
+    def table(answer: Any) -> RenderableType:
+        return render.table(
+            "",
+            ("ID#", "STATE", "SEVERITY", "SCOPE", "VERDICT", "OPENED", "TITLE"),
+            (
+                (
+                    item["id"], render.state(item["state"]), render.state(item["severity"]), item["scope"],
+                    render.state(item["verdict"]), render.moment(item["opened_time"]), item["title"],
+                )
+                for item in answer["items"]
+            ),
+            "No incidents." if state is None else f"No incident is {state}.",
+        )  # fmt: skip
+
+    session.show(lambda: session.client.get("/incidents", state=state).body, table)
+
+
+@app.command(epilog="Example: sidecar incident show 12")
+@command
+def show(session: Session, number: Number) -> None:
+    """Show one incident: what happened, since when, how bad, what was done, what to type."""
+    session.show(lambda: session.client.get(f"/incidents/{number}").body, incident)
+
+
+def incident(item: Mapping[str, Any]) -> Iterable[RenderableType]:
+    """Return one incident as an operator reads it: the verdict of ten seconds first, the evidence behind."""
+    step = item.get("next_step")
+    yield f"[bold]Incident {item['id']}: {escape(item['title'])}[/]"
+    yield render.fields(
+        (
+            ("state", render.state(item["state"])),
+            ("severity", render.state(item["severity"])),
+            ("scope", item["scope"]),
+            ("opened", render.moment(item["opened_time"])),
+            ("acknowledged", item.get("acknowledged_time") and render.moment(item["acknowledged_time"])),
+            ("resolved", item.get("resolved_time") and render.moment(item["resolved_time"])),
+            ("verdict", render.state(item["verdict"])),
+            ("resolution", item.get("resolution")),
+            ("came back", f"{item['flaps']} times" if item.get("flaps") else None),
+            ("if unanswered", step and f"{step['do']} {render.moment(step['at_time'])}"),
+            ("runbook", item.get("runbook")),
+        )
+    )
+    yield render.table(
+        "What was measured",
+        ("DETECTOR", "SCOPE", "VALUE", "SCORE#", "THRESHOLD#", "SINCE"),
+        (
+            (s["detector"], s["scope"], render.measured(s), s["score"], s["threshold"], render.moment(s["since_time"]))
+            for s in item.get("signals", [])
+        ),
+        "No signal.",
+    )
+    yield render.table(
+        "What was done",
+        ("ID", "SCOPE", "ACTION", "PASSES#", "STATE", "OWNER", "UNTIL"),
+        (
+            (i["id"], i["scope"], i["action"], render.share(i["share"]), render.state(i["state"]), i["owner"],
+             render.moment(i["end_time"]) + ("" if i.get("durable", True) else " (not stored yet)"))
+            for i in item.get("isolations", [])
+        ),
+        "Nothing was isolated.",
+    )  # fmt: skip
+    suspect = item.get("suspect")
+    if suspect:
+        yield f"[yellow]First suspect: config version {suspect['version']}[/]"
+        yield from (escape(f"    {line}") for line in _diff_lines(suspect["diff"]))
+    if item.get("commands"):
+        yield "What to type"
+        yield from (f"    [bold]{escape(line)}[/]" for line in item["commands"])
+
+
+def _diff_lines(diff: Any) -> list[str]:
+    if isinstance(diff, str):
+        return diff.splitlines()
+    return [f"{row['path']}: {row.get('old')} → {row.get('new')}" for row in diff]
+
+
+def _post(session: Session, number: int, verb: str, body: Mapping[str, Any], sentence: str) -> None:
+    answer = session.client.call("POST", f"/incidents/{number}/{verb}", body=body).body
+    session.done(answer, f"Incident {number} {sentence}.")
+
+
+@app.command(epilog="Example: sidecar incident ack 12")
+@command
+def ack(session: Session, number: Number) -> None:
+    """Say that you look at it; quiet for 15 minutes, the acknowledgement is withdrawn."""
+    _post(session, number, "acknowledge", {}, "is yours")
+
+
+@app.command(epilog="Example: sidecar incident confirm 12")
+@command
+def confirm(session: Session, number: Number) -> None:
+    """Confirm it: the isolation is kept (or applied when it was only proposed) until evidence of recovery."""
+    _post(session, number, "confirm", {}, "is confirmed")
+
+
+@app.command(epilog="Example: sidecar incident release 12 --verdict false_positive --reason 'a planned load test'")
+@command
+def release(
+    session: Session,
+    number: Number,
+    verdict: Annotated[
+        Verdict, typer.Option("--verdict", help="false_positive is not raised again; benign becomes the new normal.")
+    ],
+    reason: ReasonOption = "",
+) -> None:
+    """End its isolations now."""
+    _post(session, number, "release", {"verdict": verdict.value, "reason": reason}, f"is released as {verdict.value}")
+
+
+@app.command(epilog="Example: sidecar incident note 12 'the database was failed over at 03:12'")
+@command
+def note(session: Session, number: Number, text: Annotated[str, typer.Argument(help="For the timeline.")]) -> None:
+    """Add a note to its timeline."""
+    _post(session, number, "notes", {"text": text}, "has your note")
+
+
+@app.command(epilog="Example: sidecar incident close 12")
+@command
+def close(session: Session, number: Number) -> None:
+    """Close it, once it is resolved."""
+    _post(session, number, "close", {}, "is closed")
+
+
+@app.command(epilog="Example: sidecar incident postmortem 12 > postmortem.md")
+@command
+def postmortem(session: Session, number: Number) -> None:
+    """Print the post-mortem draft, in Markdown."""
+    text = session.client.get(f"/incidents/{number}/postmortem").body
+    session.console.file.write(text if not session.wants_json else render.as_json({"markdown": text}))

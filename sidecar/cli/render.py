@@ -1,0 +1,126 @@
+"""How answers look: tables for people, JSON for scripts. No I/O here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from sidecar.cli.client import Failure
+
+_STATE_STYLE: Final = {
+    "open": "bold red", "severe": "bold red", "failed": "red", "refused": "red", "down": "bold red",
+    "warning": "yellow", "acknowledged": "yellow", "provisional": "yellow", "recovering": "yellow",
+    "half_open": "yellow", "confirming": "yellow", "observe": "cyan", "mitigated": "cyan", "pending": "yellow",
+    "confirmed": "green", "resolved": "green", "closed": "green", "enforce": "green", "active": "green", "ok": "green",
+}  # fmt: skip
+
+
+def as_json(answer: Any) -> str:
+    """Return *answer* for a script: stable key order as the API sent it, one document, a line feed at the end."""
+    return json.dumps(answer, indent=2, ensure_ascii=False) + "\n"
+
+
+def failure_lines(failure: Failure) -> Iterable[str]:
+    """Return the lines a person reads: what and where, each single error with its place, and what to type next."""
+    yield f"[red]✗[/] {escape(failure.problem)}"
+    for error in failure.errors:
+        yield f"  {escape(error_line(error))}"
+    if failure.hint:
+        yield f"  → {escape(failure.hint)}"
+
+
+def error_line(error: Mapping[str, Any]) -> str:
+    """Return one config error as `LINE:COLUMN: PATH: PROBLEM (HINT)`."""
+    place = f"{error['line']}:{error['column']}: " if error.get("line") else ""
+    hint = f" ({error['hint']})" if error.get("hint") else ""
+    path = f"{error['path']}: " if error.get("path") else ""
+    return f"{place}{path}{error.get('problem', '')}{hint}"
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> Table | str:
+    """
+    Return a table; or *empty*, a sentence, when there are no rows.
+
+    Args:
+        columns: Headings; one that ends in `#` is set to the right (and shown without it).
+        rows: Cells: text, numbers, None, or rich text.
+    """
+    made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        made.add_column(name.removesuffix("#"), justify="right" if name.endswith("#") else "left", overflow="fold")
+    count = 0
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(_plain(cell)) for cell in row))
+        count += 1
+    return made if count else f"[dim]{escape(empty)}[/]"
+
+
+def fields(rows: Iterable[tuple[str, Any]]) -> Table:
+    """Return name and value lines, without a frame; empty values are left out."""
+    made = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        if value not in (None, "", [], {}):
+            made.add_row(Text(name, style="dim"), value if isinstance(value, Text) else Text(_plain(value)))
+    return made
+
+
+def state(word: str | None) -> Text:
+    """Return a state in its color."""
+    return Text(word or "–", style=_STATE_STYLE.get(word or "", ""))
+
+
+def share(ratio: float | None) -> str:
+    """Return a ratio as a person reads it: `3.2%`."""
+    return "–" if ratio is None else f"{100 * ratio:.3g}%"
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration as the config writes it, rounded: `250ms`, `12s`, `4m10s`, `2h5m`."""
+    if value is None:
+        return "–"
+    if value < 1:
+        return f"{1000 * value:.0f}ms"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m{rest}s" if rest else f"{minutes}m"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m" if minutes else f"{hours}h"
+
+
+def moment(text: str | None, now: datetime | None = None) -> str:
+    """Return an RFC 3339 time as `17:03:12Z (4m10s ago)`; a date only when it is another day."""
+    if not text:
+        return "–"
+    at = datetime.fromisoformat(text)
+    now = now or datetime.now(UTC)
+    distance = (now - at).total_seconds()
+    words = f"{seconds(distance)} ago" if distance >= 0 else f"in {seconds(-distance)}"
+    form = "%H:%M:%SZ" if at.date() == now.date() else "%Y-%m-%d %H:%M:%SZ"
+    return f"{at.strftime(form)} ({words})"
+
+
+def measured(signal: Mapping[str, Any]) -> str:
+    """Return a signal's value beside its baseline and sample: `100% (normally 0.1%), 34 requests`."""
+    unit = signal.get("unit", "ratio")
+    form = {"ratio": share, "s": seconds}.get(unit, lambda v: f"{v:.3g}/s")
+    return f"{form(signal.get('value'))} (normally {form(signal.get('baseline'))}), {signal.get('sample')} requests"
+
+
+def _plain(cell: Any) -> str:
+    if cell is None:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    return str(cell)

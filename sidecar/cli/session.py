@@ -1,0 +1,157 @@
+"""
+What all verbs share: the global options, and `command`, which gives a verb its session.
+
+A verb is written as `def show(session: Session, number: int) -> None`. `command` adds the global options to its
+signature, so that `sidecar incident show 12 -o json` works as well as `sidecar -o json incident show 12`, and turns a
+`Failure` into its message and exit code.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console, RenderableType
+
+from sidecar.cli.client import Client, Exit, Failure, find_admin, find_token
+from sidecar.cli.render import as_json, failure_lines
+
+WATCH_S: Final = 1.0
+
+
+class Output(StrEnum):
+    """How answers are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+AdminOption = Annotated[
+    str | None, typer.Option("--admin", help="The admin API: http://HOST:PORT or unix:PATH.", rich_help_panel="Global")
+]
+TokenOption = Annotated[
+    Path | None, typer.Option("--token-file", help="A file that holds the bearer token.", rich_help_panel="Global")
+]
+OutputOption = Annotated[
+    Output | None, typer.Option("-o", "--output", help="table or json.", rich_help_panel="Global")
+]
+WatchOption = Annotated[
+    bool, typer.Option("-w", "--watch", help="Show again each second, until Ctrl-C.", rich_help_panel="Global")
+]
+ColorOption = Annotated[
+    bool, typer.Option("--no-color", help="Plain text; NO_COLOR does the same.", rich_help_panel="Global")
+]
+GLOBALS: Final[Mapping[str, tuple[Any, Any]]] = {
+    "admin": (AdminOption, None),
+    "token_file": (TokenOption, None),
+    "output": (OutputOption, None),
+    "watch": (WatchOption, False),
+    "no_color": (ColorOption, False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of the CLI: where it talks to, and how it prints."""
+
+    admin: str | None = None
+    token_file: Path | None = None
+    output: Output | None = None
+    watch: bool = False
+    no_color: bool = False
+
+    def merged(self, given: Mapping[str, Any]) -> Session:
+        """Return this session with what was given behind the verb."""
+        return replace(self, **{name: value for name, value in given.items() if value})
+
+    @property
+    def client(self) -> Client:
+        """Connect with the token that was found."""
+        return Client(find_admin(self.admin), find_token(self.token_file, os.environ))
+
+    @property
+    def console(self) -> Console:
+        """Print to stdout, in color only where a person looks."""
+        return Console(no_color=True if self.no_color else None, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    @property
+    def wants_json(self) -> bool:
+        """Tell whether a script reads."""
+        return self.output is Output.JSON
+
+    def show(self, fetch: Callable[[], Any], table: Callable[[Any], RenderableType | Iterable[RenderableType]]) -> None:
+        """
+        Print what *fetch* returns, as JSON or as *table* makes it; again each second with `--watch`.
+
+        Args:
+            fetch: Returns the JSON-ready answer.
+            table: Turns it into what a person reads.
+        """
+        if not self.watch:
+            self.print(fetch(), table)
+            return
+        with self.console.screen(hide_cursor=True) as screen:
+            try:
+                while True:
+                    made = table(fetch())
+                    screen.update(*([made] if not isinstance(made, list | tuple) else made))
+                    time.sleep(WATCH_S)  # the pace of a person's eyes, not a synchronisation
+            except KeyboardInterrupt:
+                return
+
+    def print(self, answer: Any, table: Callable[[Any], RenderableType | Iterable[RenderableType]]) -> None:
+        """Print one answer."""
+        console = self.console
+        if self.wants_json:
+            console.file.write(as_json(answer))
+            return
+        made = table(answer)
+        for item in made if isinstance(made, list | tuple) else (made,):
+            console.print(item)
+
+    def done(self, answer: Any, sentence: str) -> None:
+        """Print what was done: the answer for a script, a sentence for a person."""
+        self.print(answer, lambda _: f"[green]✓[/] {sentence}")
+
+
+def command(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give *verb* the global options, a `Session` as its first argument, and its failures their exit codes."""
+    own = inspect.signature(verb, eval_str=True)
+    params = [p for name, p in own.parameters.items() if name != "session"]
+    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in GLOBALS.items()
+    ]
+
+    @functools.wraps(verb)
+    def run(*args: Any, ctx: typer.Context, **given: Any) -> None:
+        base = ctx.obj if isinstance(ctx.obj, Session) else Session()
+        session = base.merged({name: given.pop(name) for name in GLOBALS})
+        try:
+            verb(session, *args, **given)
+        except Failure as failure:
+            raise typer.Exit(fail(failure, no_color=session.no_color)) from failure
+
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in params]
+    signature = own.replace(parameters=[*keyword_only, context, *shared])
+    run.__signature__ = signature  # type: ignore[attr-defined]  # what typer reads the options from
+    run.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()} | {"return": None}
+    return run
+
+
+def fail(failure: Failure, *, no_color: bool) -> Exit:
+    """Print *failure* to stderr and return its exit code."""
+    console = Console(stderr=True, no_color=True if no_color else None, highlight=False, soft_wrap=True)
+    for line in failure_lines(failure):
+        console.print(line)
+    return failure.code

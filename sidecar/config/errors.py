@@ -1,0 +1,40 @@
+"""What is wrong with a config: every fault at once, each with its place and its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigError:
+    """
+    One fault.
+
+    Attributes:
+        path: The dotted key, as `routes.0.limit.rate`; empty when the whole text is meant.
+        line, column: From 1, in the file's characters; 0 when the value did not come from a file.
+        problem: What is wrong. Never quotes a secret.
+        hint: What to type instead.
+        file: The file's name, the environment variable or the flag that the value came from.
+    """
+
+    path: str
+    line: int
+    column: int
+    problem: str
+    hint: str
+    file: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.path + ': ' if self.path else ''}{self.problem} ({self.hint})"
+
+
+class ConfigErrors(Exception):
+    """Everything that is wrong with one config, in the order in which a reader meets it."""
+
+    def __init__(self, errors: Iterable[ConfigError]) -> None:
+        unique = dict.fromkeys(errors)
+        self.errors: tuple[ConfigError, ...] = tuple(sorted(unique, key=lambda e: (e.line, e.column, e.path)))
+        super().__init__("\n".join(map(str, self.errors)))

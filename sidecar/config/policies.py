@@ -1,0 +1,227 @@
+"""
+The frozen result of compiling a config: what every stage is told, without YAML, pydantic or units.
+
+This file is pure, so that pure stages of the data plane (`proxy/route.py`) may read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sidecar.decide.policies import RespondPolicy
+from sidecar.detect.policies import DetectPolicy
+from sidecar.facts import Mode
+from sidecar.guard.policies import GuardPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A TCP host and port, or a Unix socket's path (then `host` is empty and `port` 0)."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StaticConfig:
+    """What holds from start (or SIGHUP) on: a live apply that changes one of these is refused with 422."""
+
+    listen: Address = Address("0.0.0.0", 8080)
+    observe: Address = Address("0.0.0.0", 9902)
+    admin: Address = Address("127.0.0.1", 9901)
+    workers: int = 1
+    state: str = "var/"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One bearer token of the admin API, known by its SHA-256 in hex only."""
+
+    name: str
+    role: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPolicy:
+    """Who may do what on the admin API; comes from the file only, never from an applied version."""
+
+    tokens: tuple[Token, ...] = ()
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of the API behind, as given: `http://HOST:PORT`."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamPolicy:
+    """
+    How to reach the API behind.
+
+    Attributes:
+        connect_timeout_s: Until a connection stands.
+        response_timeout_s: Last request byte sent → first response byte.
+        idle_timeout_s: Without any body byte in either direction.
+        pool: Idle connections kept for each endpoint and worker.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    connect_timeout_s: float = 1.0
+    response_timeout_s: float = 30.0
+    idle_timeout_s: float = 60.0
+    pool: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """
+    Which requests a route takes. Routes are tried in the config's order; the first match wins.
+
+    Attributes:
+        path: A pattern of segments: `*` is one segment, `**` (last only) any rest, also none.
+        methods: Upper case; empty means all.
+        hosts: Lower case, without port; empty means all.
+    """
+
+    path: str = "/**"
+    methods: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SloPolicy:
+    """
+    What a route promises; declared here, read by the budget path.
+
+    Attributes:
+        availability_ratio: Good requests of all judged ones.
+        latency_quantile, latency_s: This quantile of the upstream latency stays under `latency_s`; None for no promise.
+    """
+
+    availability_ratio: float | None = None
+    latency_quantile: float | None = None
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRule:
+    """
+    One route as the data plane needs it; its guards are `GuardPolicy.routes[name]`.
+
+    Attributes:
+        client_key: `address` or `header:NAME` (lower case): who a client is on this route.
+        response_timeout_s: Overrides the upstream's; None keeps it.
+        max_body_bytes: Larger request bodies get 413; None for no cap.
+        failure_statuses: Upstream statuses that count as failure.
+        slo: What the route promises; None when nothing.
+    """
+
+    name: str
+    match: Match
+    client_key: str = "address"
+    response_timeout_s: float | None = None
+    max_body_bytes: int | None = None
+    failure_statuses: frozenset[int] = frozenset({500, *range(502, 600)})
+    slo: SloPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DownstreamPolicy:
+    """Limits on what clients send. Precedents stand beside each number in `proxy/framing.py`."""
+
+    head_timeout_s: float = 10.0
+    idle_timeout_s: float = 60.0
+    body_timeout_s: float = 30.0
+    max_connections: int = 10_000
+
+
+class Explain:
+    """How much a refused client learns."""
+
+    FULL = "full"
+    REASON = "reason"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyPolicy:
+    """
+    The data plane's part.
+
+    Attributes:
+        trusted: CIDR texts of peers whose X-Forwarded-For and Forwarded count.
+        explain: `full`, `reason` or `none`.
+        ratelimit_headers: Send `RateLimit` and `RateLimit-Policy`.
+        tracing: Pass and make `traceparent`.
+    """
+
+    routes: tuple[RouteRule, ...]
+    upstream: UpstreamPolicy
+    downstream: DownstreamPolicy = field(default_factory=DownstreamPolicy)
+    trusted: tuple[str, ...] = ()
+    explain: str = Explain.REASON
+    ratelimit_headers: bool = True
+    tracing: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverPolicy:
+    """
+    Where alerts go.
+
+    Attributes:
+        name: Unique among receivers.
+        type: `webhook` or `log`.
+        url: Of a webhook.
+        secret_file: Holds the HMAC key; empty for unsigned.
+    """
+
+    name: str
+    type: str
+    url: str = ""
+    secret_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPolicy:
+    """How a process leaves: stop accepting after `delay_s`, end what is in flight within `grace_s`."""
+
+    delay_s: float = 0.0
+    grace_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class StorePolicy:
+    """Events, rollups and ended incidents older than `retention_s` leave the store (events into a signed checkpoint)."""
+
+    retention_s: float = 90 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """One config, ready to run; two equal ones behave alike."""
+
+    static: StaticConfig
+    admin: AdminPolicy
+    mode: Mode
+    proxy: ProxyPolicy
+    guard: GuardPolicy
+    detect: DetectPolicy
+    respond: RespondPolicy
+    drain: DrainPolicy
+    receivers: tuple[ReceiverPolicy, ...] = ()
+    store: StorePolicy = field(default_factory=StorePolicy)

@@ -1,0 +1,121 @@
+"""What a person tells the engine, and what it answers. Roles were checked before; every command carries its author."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sidecar.facts import Action, Scope
+
+
+class ReleaseVerdict(StrEnum):
+    """What a release says about the incident; `NONE` keeps what was said before."""
+
+    FALSE_POSITIVE = "false_positive"
+    BENIGN = "benign"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Somebody looks at it."""
+
+    incident: int
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """It is real: keep the isolation, or apply the proposed one."""
+
+    incident: int
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """End its isolations now."""
+
+    incident: int
+    author: str
+    verdict: ReleaseVerdict
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Add a line to its timeline."""
+
+    incident: int
+    author: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close a resolved one."""
+
+    incident: int
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetOverride:
+    """
+    Put an override on a scope; it replaces an older one there.
+
+    For `throttle` exactly one of `rate_per_s` and `share_ratio` is set.
+    """
+
+    scope: Scope
+    action: Action
+    ttl_s: float
+    reason: str
+    author: str
+    rate_per_s: float | None = None
+    share_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClearOverride:
+    """End the override on a scope now."""
+
+    scope: Scope
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseBreaker:
+    """Reset a route's breaker by hand, in every worker."""
+
+    route: str
+    author: str
+
+
+Command = Acknowledge | Confirm | Release | Note | Close | SetOverride | ClearOverride | CloseBreaker
+
+
+class RejectedKind(StrEnum):
+    """Why not; the admin API makes 404, 409 and 422 of it."""
+
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It was done; `document` is the changed thing in its public shape."""
+
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """It was not done and nothing changed."""
+
+    kind: RejectedKind
+    problem: str
+    hint: str

@@ -1,0 +1,37 @@
+"""What the detectors are told; see `docs/adr` on detection for where the numbers come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sidecar.facts import Mode
+
+
+class Sensitivity(StrEnum):
+    """Moves the expected false alarms a route and month (0.2, 1, 5), nothing else."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class DetectPolicy:
+    """
+    How the detectors judge.
+
+    Attributes:
+        mode: `off` stops them; `observe` lets them signal but never isolate.
+        sensitivity: The false-alarm budget.
+        min_requests: Sample below which automation never isolates (a breaker trip excepted).
+        warmup_s: Shortest time of learning before a baseline counts. The request counts of `detection.md` (300 for
+            errors, 1,000 for latency) hold at the default of 60 s and shrink in proportion below it.
+        clear_after_s: How long a score must stay low before its alarm closes.
+    """
+
+    mode: Mode = Mode.ENFORCE
+    sensitivity: Sensitivity = Sensitivity.NORMAL
+    min_requests: int = 20
+    warmup_s: float = 60.0
+    clear_after_s: float = 60.0

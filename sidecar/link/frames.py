@@ -1,0 +1,311 @@
+"""
+What crosses between a worker and the controller, and how it is written down.
+
+A frame is a frozen dataclass; on the wire it is 4 bytes of length (big endian) and a JSON object whose `type` is the
+class's name. Counters are cumulative since the worker's epoch, so a lost link or a skipped tick loses no count; a
+restarted worker is a new epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sidecar.facts import Action, Directive, Scope
+
+MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+_LENGTH: Final = struct.Struct("!I")
+
+
+class FrameError(ValueError):
+    """The peer sent what is no frame: the link is closed and opened anew."""
+
+
+# --- up: worker → controller -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first frame of a link; the controller answers with its active config and directives."""
+
+    worker: int
+    epoch: str
+    pid: int
+    config_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTick:
+    """
+    One route's cumulative counters in one worker; gauges are of the tick's moment.
+
+    Attributes:
+        arrivals, outcomes: `outcomes` by `Outcome` value.
+        refused, would_refuse: By reason.
+        ended: By reason other than refusals (`upstream_reset`, `client_disconnected`, …).
+        durations: `METHOD STATUS` → [sum in s, [[bucket index, count], …]] of the whole exchange.
+        latency: [sum in s, [[bucket index, count], …]] of upstream latency.
+        waiting: [[bucket index of the age, count], …] of requests without a first byte; a gauge.
+        in_flight: A gauge.
+        clients: [key, born, requests, failures, slow] of the heaviest; `born` tells one stay in the table from the
+            next, and counts are since it.
+        methods, statuses, endpoints, paths: name → [requests, failures].
+        trips: Breaker trips. `breaker`: its state now. `generation`: its moves.
+        limits: level → tokens left now. `concurrency_limit`: None when unlimited.
+        trials: directive id → [successes, failures] of what an isolation let pass.
+        passed, held: directive id → requests that it let pass, and that it refused.
+    """
+
+    arrivals: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    would_refuse: Mapping[str, int] = field(default_factory=dict)
+    ended: Mapping[str, int] = field(default_factory=dict)
+    durations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    latency: Sequence[Any] = (0.0, ())
+    waiting: Sequence[Sequence[int]] = ()
+    in_flight: int = 0
+    clients: Sequence[Sequence[Any]] = ()
+    methods: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    statuses: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    endpoints: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    paths: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    trips: int = 0
+    breaker: str = "closed"
+    generation: int = 0
+    limits: Mapping[str, float] = field(default_factory=dict)
+    concurrency_limit: int | None = None
+    trials: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """
+    Once a second: the routes that changed since the last tick that was sent, and the worker's own gauges.
+
+    Attributes:
+        overhead: [sum in s, [[bucket index, count], …]] of the time that the sidecar itself added.
+        lag_s: Longest delay of the event loop since the last tick.
+        dropped: Ticks and samples that were dropped for a stalled controller, cumulative.
+        draining: The worker accepts no more.
+    """
+
+    worker: int
+    epoch: str
+    sequence: int
+    at: float
+    routes: Mapping[str, RouteTick]
+    overhead: Sequence[Any] = (0.0, ())
+    lag_s: float = 0.0
+    connections: int = 0
+    config_version: int = 0
+    dropped: int = 0
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """A breaker moved to open: sent at once, not with the tick."""
+
+    worker: int
+    route: str
+    at: float
+    generation: int
+    rule: str
+    detail: str
+    open_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One redacted exchange for the evidence: never a query, a body or a header's value."""
+
+    route: str
+    at: float
+    client: str
+    method: str
+    path: str
+    status: int
+    reason: str
+    latency_s: float
+    fields: Sequence[str]
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Why one request was refused, for `sidecar explain`."""
+
+    id: str
+    route: str
+    at: float
+    client: str
+    method: str
+    path: str
+    reason: str
+    rule: str
+    detail: str
+    config_version: int
+    incident: str | None = None
+    enforced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The answer to `Prepare` or `Commit`; `problem` is empty when it was done."""
+
+    worker: int
+    phase: str
+    version: int
+    problem: str = ""
+
+
+# --- down: controller → worker ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Compile this text and keep it ready; nothing changes yet."""
+
+    version: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Run the prepared version from now on."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """All isolations and overrides in force; what is not in it has ended."""
+
+    items: Sequence[Directive]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerOpen:
+    """Another worker's breaker tripped: open this one too, until `until_at`."""
+
+    route: str
+    until_at: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerReset:
+    """A person closed the breaker by hand."""
+
+    route: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Stop accepting after `delay_s`, end what is in flight within `grace_s`."""
+
+    delay_s: float
+    grace_s: float
+
+
+Frame = (
+    Hello | Tick | Trip | Sample | Decided | Ack | Prepare | Commit | Directives | BreakerOpen | BreakerReset | Drain
+)
+_TYPES: Final[dict[str, type]] = {
+    kind.__name__: kind
+    for kind in (
+        Hello, Tick, Trip, Sample, Decided, Ack, Prepare, Commit, Directives, BreakerOpen, BreakerReset, Drain,
+    )
+}  # fmt: skip
+_FIELDS: Final = {name: frozenset(f.name for f in dataclasses.fields(kind)) for name, kind in _TYPES.items()}
+
+
+def directive_to_json(directive: Directive) -> dict[str, Any]:
+    """Return *directive* as a JSON object; its scope as text."""
+    return {**_shallow(directive), "scope": str(directive.scope)}
+
+
+def directive_from_json(row: Mapping[str, Any]) -> Directive:
+    """Read what `directive_to_json` wrote."""
+    return Directive(**{**row, "scope": Scope.parse(row["scope"]), "action": Action(row["action"])})
+
+
+def encode(frame: Frame) -> bytes:
+    """
+    Return *frame* as it goes on the wire.
+
+    Raises:
+        FrameError: when it is larger than `MAX_FRAME_BYTES`.
+    """
+    body = _shallow(frame)
+    body["type"] = type(frame).__name__
+    if isinstance(frame, Tick):
+        body["routes"] = {name: _without_defaults(tick) for name, tick in frame.routes.items()}
+    elif isinstance(frame, Directives):
+        body["items"] = [directive_to_json(item) for item in frame.items]
+    data = json.dumps(body, separators=(",", ":")).encode()
+    if len(data) > MAX_FRAME_BYTES:
+        raise FrameError(f"{body['type']} of {len(data)} bytes is over the {MAX_FRAME_BYTES} that a frame may have")
+    return _LENGTH.pack(len(data)) + data
+
+
+class Decoder:
+    """Cut a byte stream into frames, whatever the pieces it arrives in."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def __repr__(self) -> str:
+        return f"<Decoder {len(self._buffer)} bytes waiting>"
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """
+        Yield each frame that *data* completes.
+
+        Raises:
+            FrameError: when the bytes are no frames; the link cannot go on.
+        """
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._buffer)
+            if size > MAX_FRAME_BYTES:
+                raise FrameError(f"a frame announces {size} bytes, over {MAX_FRAME_BYTES}")
+            end = _LENGTH.size + size
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            yield _decode(body)
+
+
+def _decode(body: bytes) -> Frame:
+    try:
+        row = json.loads(body)
+        name = row.pop("type")
+        if name == "Tick":
+            row["routes"] = {route: RouteTick(**tick) for route, tick in row["routes"].items()}
+        elif name == "Directives":
+            row["items"] = tuple(directive_from_json(item) for item in row["items"])
+        # A newer peer may send fields that this release does not know; they are left out.
+        known = {key: value for key, value in row.items() if key in _FIELDS[name]}
+        frame: Frame = _TYPES[name](**known)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FrameError(f"no frame: {error}") from error
+    return frame
+
+
+def _shallow(row: Any) -> dict[str, Any]:
+    return {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
+
+
+_TICK_DEFAULTS: Final = _shallow(RouteTick())
+
+
+def _without_defaults(tick: RouteTick) -> dict[str, Any]:
+    return {name: value for name, value in _shallow(tick).items() if value != _TICK_DEFAULTS[name]}
