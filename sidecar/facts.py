@@ -191,6 +191,7 @@ class RouteSecond:
         paths: (requests, failures) by path template, the heaviest only.
         trips: Breaker trips in this second.
         passed_trials: (successes, failures) of requests that an isolation let pass as its sample, by directive id.
+        held: Requests that a directive refused, by its id.
     """
 
     route: str
@@ -211,6 +212,7 @@ class RouteSecond:
     paths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     trips: int = 0
     passed_trials: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def judged(self) -> int:
