@@ -1,0 +1,64 @@
+# Everything runs in .venv, made on first use from the lock files. `make help` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+CONFIG ?= config/sidecar.yaml
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.venv/run: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "python3 -m venv failed: install python3-venv" >&2; exit 1; }
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev: requirements-dev.lock .venv/run
+	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.PHONY: run
+run: .venv/run ## start the sidecar on :8080; UPSTREAM=http://host:port puts it before your API, else a sample API is started
+	@UPSTREAM="$(UPSTREAM)" CONFIG="$(CONFIG)" BIN="$(BIN)" ./deploy/run.sh
+
+.PHONY: demo
+demo: .venv/run ## tell the whole incident loop on real processes, in under two minutes
+	@$(BIN)/sidecar demo
+
+.PHONY: test
+test: .venv/dev ## run all tests; installs nginx, Prometheus and more when they are missing and you are root
+	@./tests/install-peers.sh
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: check
+check: .venv/dev ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: docs
+docs: .venv/run ## write the generated pages of docs/reference
+	$(BIN)/python -m sidecar.config.reference
+
+.PHONY: bench
+bench: .venv/dev ## CPU per request side by side with nginx, HAProxy, Envoy and a naive aiohttp proxy
+	@./tests/install-peers.sh bench
+	$(BIN)/python -m loadtest.bench
+
+.PHONY: loadtest
+loadtest: .venv/dev ## Locust, headless, against a running `make run`
+	$(BIN)/locust -f loadtest/locustfile.py --headless --users 40 --spawn-rate 20 --run-time 30s --host http://127.0.0.1:8080
+
+.PHONY: conformance
+conformance: .venv/dev ## every HTTP/1.1 case of the recordings
+	SIDECAR_CONFORMANCE=full $(BIN)/python -m pytest tests/conformance
+
+.PHONY: lock
+lock: .venv/dev ## resolve the dependencies again (needs uv)
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header -o requirements.lock pyproject.toml
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev -o requirements-dev.lock pyproject.toml

@@ -1,0 +1,1 @@
+"""What the supervisor is made of; like it, the standard library only."""
