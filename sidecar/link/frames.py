@@ -30,12 +30,18 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first frame of a link; the controller answers with its active config and directives."""
+    """
+    The first frame of a link; the controller answers with its active config and directives.
+
+    Attributes:
+        since_at: Monotonic seconds of the worker's birth: of two workers with one index the younger one counts.
+    """
 
     worker: int
     epoch: str
     pid: int
     config_version: int
+    since_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,9 @@ class Tick:
         lag_s: Longest delay of the event loop since the last tick.
         dropped: Ticks and samples that were dropped for a stalled controller, cumulative.
         draining: The worker accepts no more.
+        since_at: Monotonic seconds at which this epoch's counters were zero; 0 when unknown.
+        full: Every route that ever counted in this epoch is in it, changed or not: the first tick of each link, so
+            that a new controller knows where the counters stood when it began.
     """
 
     worker: int
@@ -106,6 +115,8 @@ class Tick:
     config_version: int = 0
     dropped: int = 0
     draining: bool = False
+    since_at: float = 0.0
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +300,7 @@ def _decode(body: bytes) -> Frame:
         row = json.loads(body)
         name = row.pop("type")
         if name == "Tick":
-            row["routes"] = {route: RouteTick(**tick) for route, tick in row["routes"].items()}
+            row["routes"] = {route: _route_tick(tick) for route, tick in row["routes"].items()}
         elif name == "Directives":
             row["items"] = tuple(directive_from_json(item) for item in row["items"])
         # A newer peer may send fields that this release does not know; they are left out.
@@ -298,6 +309,10 @@ def _decode(body: bytes) -> Frame:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FrameError(f"no frame: {error}") from error
     return frame
+
+
+def _route_tick(row: Mapping[str, Any]) -> RouteTick:
+    return RouteTick(**{name: value for name, value in row.items() if name in _TICK_DEFAULTS})
 
 
 def _shallow(row: Any) -> dict[str, Any]:
