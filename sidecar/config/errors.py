@@ -31,7 +31,7 @@ class ConfigError:
         return f"{place}: {self.path + ': ' if self.path else ''}{self.problem} ({self.hint})"
 
 
-class ConfigErrors(Exception):
+class ConfigErrors(Exception):  # noqa: N818 - the plural says what it holds
     """Everything that is wrong with one config, in the order in which a reader meets it."""
 
     def __init__(self, errors: Iterable[ConfigError]) -> None:

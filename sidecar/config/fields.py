@@ -1,24 +1,15 @@
-"""
-The kinds of value that a config key can have: how each is read, refused, written back and described.
-
-A kind is a type for pydantic plus a `Kind` row that names its unit, so the JSON Schema, the error messages and the
-reference page are made from the same place as the parsing.
-"""
+"""The kinds of value that the keys of a config have; see `kinds.py` for what a row says."""
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Final, TypeAlias, TypeVar
-
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from typing import Annotated, Final
 
 from sidecar.config import units
+from sidecar.config.kinds import Kind, choice, text_schema
 from sidecar.config.policies import Address, Endpoint, Explain
 from sidecar.config.units import UnitError, shown
 from sidecar.decide.policies import LadderStep, Response, RollbackMode
@@ -26,23 +17,14 @@ from sidecar.detect.policies import Sensitivity
 from sidecar.facts import Mode
 from sidecar.guard.policies import LimitMode
 
-MASK: Final = "(hidden)"  # what stands for a hash or secret in every shown text; see mask.py
-OWN_ERROR: Final = "sidecar"  # the pydantic error type that carries our own problem and hint
+MASK: Final = "(hidden)"  # what stands for a hash in every shown text; see mask.py
 
-_T = TypeVar("_T")
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}", re.ASCII)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)  # RFC 9110, section 5.6.2
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()+,;=:@%*/-]*", re.ASCII)
-_NUMBER_TEXT: Final = r"[0-9]+(\.[0-9]+)?"
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How a kind of value is named on the reference page: `duration`, `rate`, …; `unit` shows what may be typed."""
-
-    name: str
-    unit: str = ""
+_NUMBER: Final = r"[0-9]+(\.[0-9]+)?"
+_LONGEST_S: Final = 366 * 86400.0
 
 
 class Role(StrEnum):
@@ -68,35 +50,14 @@ class ExplainLevel(StrEnum):
     NONE = Explain.NONE
 
 
-def refuse(problem: str, hint: str) -> PydanticCustomError:
-    """Return the error that `load.py` turns back into a `ConfigError` with this problem and hint."""
-    return PydanticCustomError(OWN_ERROR, "{problem}", {"problem": problem, "hint": hint})
-
-
-def meant(word: str, known: Iterable[str]) -> str:
-    """Return the one of *known* that *word* was probably meant to be; empty when none is near."""
-    return next(iter(difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)), "")
-
-
-def _reading(parse: Callable[[object], _T]) -> BeforeValidator:
-    def read(value: object) -> _T:
-        try:
-            return parse(value)
-        except UnitError as error:
-            raise refuse(error.problem, error.hint) from None
-
-    return BeforeValidator(read)
-
-
-def _schema(pattern: str, *examples: str, **more: object) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$", "examples": list(examples), **more})
+# --- quantities
 
 
 def _bounded(
     parse: Callable[[object], float], low: float, high: float, write: Callable[[float], str]
 ) -> Callable[[object], float]:
     def read(value: object) -> float:
-        number = value if isinstance(value, float) else parse(value)
+        number = parse(value)
         if not low <= number <= high:
             raise UnitError(f"{shown(value)} is out of range", f"write {write(low)} to {write(high)}")
         return number
@@ -104,125 +65,68 @@ def _bounded(
     return read
 
 
-_DURATION: Final = _NUMBER_TEXT + "(ms|s|m|h|d)"
-_WRITE_DURATION: Final = PlainSerializer(units.format_duration, return_type=str)
-_DURATION_SCHEMA: Final = _schema(_DURATION, "250ms", "10s", "5m")
-_LONGEST_S: Final = 366 * 86400.0
+def _duration(name: str, shortest_s: float) -> Kind[float]:
+    read = _bounded(units.parse_duration, shortest_s, _LONGEST_S, units.format_duration)
+    schema = text_schema(_NUMBER + "(ms|s|m|h|d)", "250ms", "10s", "5m")
+    return Kind(name, units.DURATIONS, read, schema, units.format_duration)
 
-Duration = Annotated[
-    float,
-    _reading(_bounded(units.parse_duration, 0.001, _LONGEST_S, units.format_duration)),
-    _WRITE_DURATION,
-    _DURATION_SCHEMA,
-    Kind("duration", units.DURATIONS),
-]
-DurationOrZero = Annotated[
-    float,
-    _reading(_bounded(units.parse_duration, 0.0, _LONGEST_S, units.format_duration)),
-    _WRITE_DURATION,
-    _DURATION_SCHEMA,
-    Kind("duration, 0s allowed", units.DURATIONS),
-]
+
+def _share(name: str, lowest: float, highest: float) -> Kind[float]:
+    def read(value: object) -> float:
+        ratio = units.parse_ratio(value)
+        if not lowest <= ratio <= highest:
+            ends = f"write {units.format_ratio(lowest)} to {units.format_ratio(highest)}"
+            raise UnitError(f"{shown(value)} is out of range", ends)
+        return ratio
+
+    text = {"type": "string", "pattern": f"^{_NUMBER}%?$"}
+    schema = {"anyOf": [text, {"type": "number", "minimum": 0, "maximum": 1}], "examples": ["50%", 0.5]}
+    return Kind(name, units.RATIOS, read, schema, units.format_ratio)
+
+
+Duration = Annotated[float, _duration("duration", 0.001)]
+DurationOrZero = Annotated[float, _duration("duration or 0s", 0.0)]
 Rate = Annotated[
     float,
-    _reading(_bounded(units.parse_rate, 1 / 3600, 1e9, units.format_rate)),
-    PlainSerializer(units.format_rate, return_type=str),
-    _schema(_NUMBER_TEXT + "/[smh]", "100/s", "600/m"),
-    Kind("rate", units.RATES),
+    Kind(
+        "rate",
+        units.RATES,
+        _bounded(units.parse_rate, 1 / 3600, 1e9, units.format_rate),
+        text_schema(_NUMBER + "/[smh]", "100/s", "600/m"),
+        units.format_rate,
+    ),
 ]
 Size = Annotated[
     int,
-    _reading(lambda value: value if type(value) is _SizeBytes else _SizeBytes(units.parse_size(value))),
-    PlainSerializer(units.format_size, return_type=str),
-    _schema(_NUMBER_TEXT + "([KMG]iB|B)", "64KiB", "10MiB"),
-    Kind("size", units.SIZES),
-]
-Ratio = Annotated[
-    float,
-    _reading(lambda value: value if isinstance(value, float) else units.parse_ratio(value)),
-    PlainSerializer(units.format_ratio, return_type=str),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": f"^{_NUMBER_TEXT}%?$"},
-                {"type": "number", "minimum": 0, "maximum": 1},
-            ],
-            "examples": ["50%", 0.5],
-        }
+    Kind(
+        "size", units.SIZES, units.parse_size, text_schema(_NUMBER + "([KMG]iB|B)", "64KiB", "10MiB"), units.format_size
     ),
-    Kind("ratio", units.RATIOS),
 ]
+Ratio = Annotated[float, _share("ratio", 0.0, 1.0)]
+RatioAboveZero = Annotated[float, _share("ratio above 0%", 0.0001, 1.0)]
+Fraction = Annotated[float, _share("ratio between 0% and 100%", 0.0001, 0.999999)]
 
-
-class _SizeBytes(int):
-    """A size that was read already: tells a default from a bare number in the file."""
-
-
-def _address(value: object) -> Address:
-    return value if isinstance(value, Address) else units.parse_address(value)
-
-
-def _endpoint(value: object) -> Endpoint:
-    return value if isinstance(value, Endpoint) else units.parse_endpoint(value)
-
+# --- addresses
 
 ListenAddress = Annotated[
     Address,
-    _reading(_address),
-    PlainSerializer(str, return_type=str),
-    _schema(r".+:[0-9]{1,5}|unix:/.+", "127.0.0.1:8080", "[::1]:8080", "unix:/run/sidecar/admin.sock"),
-    Kind("address", "HOST:PORT, [IPV6]:PORT or unix:/PATH"),
+    Kind(
+        "address",
+        "HOST:PORT, [IPV6]:PORT or unix:/PATH",
+        units.parse_address,
+        text_schema(r".+:[0-9]{1,5}|unix:/.+", "127.0.0.1:8080", "[::1]:8080", "unix:/run/sidecar/admin.sock"),
+        str,
+    ),
 ]
 EndpointUrl = Annotated[
     Endpoint,
-    _reading(_endpoint),
-    PlainSerializer(units.format_endpoint, return_type=str),
-    _schema(r"http://[^/?#@]+/?", "http://127.0.0.1:9000"),
-    Kind("URL", "http://HOST:PORT"),
-]
-
-
-def _text(pattern: re.Pattern[str], what: str, hint: str, *, quote: bool = True) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if not isinstance(value, str):
-            raise UnitError(f"{shown(value)} is not {what}", f'put it in quotes: "{shown(value)}"' if quote else hint)
-        if not pattern.fullmatch(value):
-            raise UnitError(f"{shown(value) if quote else 'this'} is not {what}", hint)
-        return value
-
-    return read
-
-
-Name = Annotated[
-    str,
-    _reading(_text(_NAME, "a name", "use 1 to 64 of a-z, 0-9, _ and -")),
-    _schema(_NAME.pattern, "checkout"),
-    Kind("name", "a-z, 0-9, _ and -"),
-]
-TokenName = Annotated[
-    str,
-    _reading(_text(re.compile(r"[\w.@-]{1,64}", re.ASCII), "a name", "use 1 to 64 letters, digits and . @ _ -")),
-    _schema(r"[A-Za-z0-9_.@-]{1,64}", "ops"),
-    Kind("name", "letters, digits and . @ _ -"),
-]
-_READ_SHA256: Final = _text(_SHA256, "a SHA-256 in hex", "`sidecar token new` prints one: 64 of 0-9, a-f", quote=False)
-Sha256 = Annotated[
-    str,
-    _reading(lambda value: MASK if value == MASK else _READ_SHA256(value)),
-    WithJsonSchema({"type": "string", "pattern": rf"^({_SHA256.pattern}|\(hidden\))$"}),
-    Kind("SHA-256", "64 hex digits"),
-]
-Method = Annotated[
-    str,
-    _reading(_text(re.compile(r"[A-Z][A-Z0-9_-]{0,31}", re.ASCII), "a method", "write it in capitals, as GET or POST")),
-    _schema("[A-Z][A-Z0-9_-]*", "GET"),
-    Kind("method", "GET, POST, …"),
-]
-FilePath = Annotated[
-    str,
-    _reading(_text(re.compile(r"[^\x00-\x1f\x7f]{1,4096}"), "a path", "write the path of a file")),
-    WithJsonSchema({"type": "string", "minLength": 1}),
-    Kind("path"),
+    Kind(
+        "URL",
+        "http://HOST:PORT",
+        units.parse_endpoint,
+        text_schema(r"http://[^/?#@]+/?", "http://127.0.0.1:9000"),
+        units.format_endpoint,
+    ),
 ]
 
 
@@ -234,7 +138,107 @@ def _host(value: object) -> str:
     return units.parse_host(value.strip("[]"))
 
 
-Host = Annotated[str, _reading(_host), _schema("[^/ ]+", "api.example.com"), Kind("host")]
+def _network(value: object) -> str:
+    text = value if isinstance(value, str) else ""
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        pass
+    try:
+        better = f"its host bits are set: write {ipaddress.ip_network(text, strict=False)}"
+    except ValueError:
+        better = "write an address or a CIDR range, as 10.0.0.0/8 or 2001:db8::/32"
+    raise UnitError(f"{shown(value)} is not a network", better)
+
+
+def _webhook_url(value: object) -> str:
+    text = value if isinstance(value, str) else ""
+    scheme, found, rest = text.partition("://")
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if not found or scheme not in ("http", "https") or not host or not text.isprintable() or " " in text:
+        raise UnitError("this is not the URL of a webhook", "write https://HOST/PATH")
+    if "@" in host:
+        raise UnitError("a URL with credentials would be shown to everybody", "sign with secret_file instead")
+    try:
+        units.split_host_port(
+            host if re.search(r":[0-9]*\Z", host.rpartition("]")[2]) else f"{host}:443", lowest_port=1
+        )
+    except UnitError as error:
+        raise UnitError(f"the URL's host is wrong: {error.problem}", error.hint) from None
+    return text
+
+
+Host = Annotated[str, Kind("host", "without port", _host, text_schema("[^/ ]+", "api.example.com"))]
+Network = Annotated[str, Kind("network", "CIDR", _network, text_schema("[0-9a-fA-F.:]+(/[0-9]+)?", "10.0.0.0/8"))]
+WebhookUrl = Annotated[
+    str, Kind("URL", "https://HOST/PATH", _webhook_url, text_schema("https?://.+", "https://alerts.example.com/hook"))
+]
+
+# --- words
+
+
+def _text(pattern: re.Pattern[str], what: str, hint: str, *, quote: bool = True) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if not isinstance(value, str):
+            if isinstance(value, list | dict) or not quote:
+                raise UnitError(f"this is not {what}", hint)
+            written = {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
+            raise UnitError(f"{written} is not a text here", f'put it in quotes: "{written}"')
+        if not pattern.fullmatch(value):
+            raise UnitError(f"{shown(value) if quote else 'this'} is not {what}", hint)
+        return value
+
+    return read
+
+
+Name = Annotated[
+    str,
+    Kind(
+        "name",
+        "1 to 64 of a-z, 0-9, _ and -",
+        _text(_NAME, "a name", "use 1 to 64 of a-z, 0-9, _ and -"),
+        text_schema(_NAME.pattern, "checkout"),
+    ),
+]
+TokenName = Annotated[
+    str,
+    Kind(
+        "name",
+        "letters, digits and . @ _ -",
+        _text(re.compile(r"[\w.@-]{1,64}", re.ASCII), "a name", "use 1 to 64 letters, digits and . @ _ -"),
+        text_schema(r"[A-Za-z0-9_.@-]{1,64}", "ops"),
+    ),
+]
+_READ_SHA256: Final = _text(
+    _SHA256, "a SHA-256 in hex", "write 64 of 0-9 and a-f: printf %s TOKEN | sha256sum", quote=False
+)
+Sha256 = Annotated[
+    str,
+    Kind(
+        "SHA-256",
+        "64 hex digits",
+        lambda value: MASK if value == MASK else _READ_SHA256(value),
+        {"type": "string", "pattern": rf"^({_SHA256.pattern}|\(hidden\))$"},
+    ),
+]
+Method = Annotated[
+    str,
+    Kind(
+        "method",
+        "GET, POST, …",
+        _text(re.compile(r"[A-Z][A-Z0-9_-]{0,31}", re.ASCII), "a method", "write it in capitals, as GET or POST"),
+        text_schema("[A-Z][A-Z0-9_-]*", "GET"),
+    ),
+]
+FilePath = Annotated[
+    str,
+    Kind(
+        "path",
+        "of a file or folder",
+        _text(re.compile(r"[^\x00-\x1f\x7f]{1,4096}"), "a path", "write the path of a file"),
+        {"type": "string", "minLength": 1},
+    ),
+]
 
 
 def _route_path(value: object) -> str:
@@ -251,66 +255,39 @@ def _route_path(value: object) -> str:
     return value
 
 
-RoutePath = Annotated[
-    str,
-    _reading(_route_path),
-    _schema(r"/[^?# ]*", "/api/checkout/**", "/api/*/items"),
-    Kind("path pattern", "* is one segment, ** any rest"),
-]
-
-
 def _client_key(value: object) -> str:
     text = value if isinstance(value, str) else ""
     if text == "address":
         return text
-    name = text.removeprefix("header:")
-    if name == text or not _TOKEN.fullmatch(name):
+    kind, _, name = text.partition(":")
+    if kind.lower() != "header" or not _TOKEN.fullmatch(name):
         raise UnitError(f"{shown(value)} is not a client key", 'write address, or "header:NAME" as "header:x-api-key"')
     return text.lower()
 
 
+RoutePath = Annotated[
+    str,
+    Kind(
+        "path pattern",
+        "* is one segment, ** at the end any rest",
+        _route_path,
+        text_schema(r"/[^?# ]*", "/api/checkout/**", "/api/*/items"),
+    ),
+]
 ClientKey = Annotated[
     str,
-    _reading(_client_key),
-    _schema(r"address|[hH][eE][aA][dD][eE][rR]:.+|header:.+", "address", "header:x-api-key"),
-    Kind("client key", "address or header:NAME"),
+    Kind(
+        "client key",
+        "address or header:NAME",
+        _client_key,
+        text_schema(r"address|[hH][eE][aA][dD][eE][rR]:.+", "address", "header:x-api-key"),
+    ),
 ]
 
-
-def _network(value: object) -> str:
-    try:
-        return str(ipaddress.ip_network(value if isinstance(value, str) else ""))
-    except ValueError:
-        pass
-    try:
-        better = f"its host bits are set: write {ipaddress.ip_network(value, strict=False)}"  # type: ignore[arg-type]
-    except (ValueError, TypeError):
-        better = "write an address or a CIDR range, as 10.0.0.0/8 or 2001:db8::/32"
-    raise UnitError(f"{shown(value)} is not a network", better)
+# --- lists that are read as a whole
 
 
-Network = Annotated[str, _reading(_network), _schema("[0-9a-fA-F.:]+(/[0-9]+)?", "10.0.0.0/8"), Kind("network", "CIDR")]
-
-
-def _webhook_url(value: object) -> str:
-    text = value if isinstance(value, str) else ""
-    scheme, found, rest = text.partition("://")
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if not found or scheme not in ("http", "https") or not host or not text.isprintable() or " " in text:
-        raise UnitError("this is not the URL of a webhook", "write https://HOST/PATH")
-    if "@" in host:
-        raise UnitError("a URL with credentials would be shown to everybody", "sign with secret_file instead")
-    try:
-        units.split_host_port(host if re.search(r":[0-9]*\Z", host.rpartition("]")[2]) else f"{host}:443", lowest_port=1)
-    except UnitError as error:
-        raise UnitError(f"the URL's host is wrong: {error.problem}", error.hint) from None
-    return text
-
-
-WebhookUrl = Annotated[str, _reading(_webhook_url), _schema("https?://.+", "https://alerts.example.com/hook"), Kind("URL")]
-
-
-def _statuses(value: object) -> list[int]:
+def _statuses(value: object) -> frozenset[int]:
     if not isinstance(value, list) or not value:
         raise UnitError(f"{shown(value)} is not a list of statuses", "write [500, 502-599]")
     found: set[int] = set()
@@ -320,7 +297,7 @@ def _statuses(value: object) -> list[int]:
         if len(ends) != 2 or isinstance(item, bool) or not 400 <= ends[0] <= ends[1] <= 599:
             raise UnitError(f"{shown(item)} is not a status that can mean failure", "write 400 to 599, or 502-599")
         found.update(range(ends[0], ends[1] + 1))
-    return sorted(found)
+    return frozenset(found)
 
 
 def _write_statuses(statuses: Iterable[int]) -> list[int | str]:
@@ -333,38 +310,16 @@ def _write_statuses(statuses: Iterable[int]) -> list[int | str]:
     return [run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
 
 
-Statuses = Annotated[
-    list[int],
-    _reading(_statuses),
-    PlainSerializer(_write_statuses, return_type=list[int | str]),
-    WithJsonSchema({
-        "type": "array", "minItems": 1,
-        "items": {"anyOf": [{"type": "integer", "minimum": 400, "maximum": 599},
-                            {"type": "string", "pattern": "^[45][0-9][0-9](-[45][0-9][0-9])?$"}]},
-    }),
-    Kind("list of statuses", "[500, 502-599]"),
-]  # fmt: skip
-
-
-def _ramp(value: object) -> list[float]:
+def _ramp(value: object) -> tuple[float, ...]:
     if not isinstance(value, list) or not value:
         raise UnitError(f"{shown(value)} is not a list of shares", "write them ascending: [5%, 25%, 50%, 100%]")
-    steps = [step if isinstance(step, float) else units.parse_ratio(step) for step in value]
+    steps = tuple(units.parse_ratio(step) for step in value)
     if steps[-1] != 1.0:
         raise UnitError(f"the ramp ends at {units.format_ratio(steps[-1])}", "end it with 100%")
-    for before, after in zip([0.0, *steps], steps, strict=False):
+    for before, after in zip((0.0, *steps), steps, strict=False):
         if after <= before:
             raise UnitError(f"the step {units.format_ratio(after)} is not above the one before", "ascend to 100%")
     return steps
-
-
-Ramp = Annotated[
-    list[float],
-    _reading(_ramp),
-    PlainSerializer(lambda steps: [units.format_ratio(step) for step in steps], return_type=list[str]),
-    WithJsonSchema({"type": "array", "minItems": 1, "items": {"type": ["string", "number"]}}),
-    Kind("list of ratios", "[25%, 50%, 100%]"),
-]
 
 
 def _workers(value: object) -> int:
@@ -375,42 +330,42 @@ def _workers(value: object) -> int:
     return value
 
 
+_STATUS_ITEM: Final = {
+    "anyOf": [
+        {"type": "integer", "minimum": 400, "maximum": 599},
+        {"type": "string", "pattern": "^[45][0-9][0-9](-[45][0-9][0-9])?$"},
+    ]
+}
+Statuses = Annotated[
+    frozenset[int],
+    Kind(
+        "list of statuses",
+        "[500, 502-599]",
+        _statuses,
+        {"type": "array", "minItems": 1, "items": _STATUS_ITEM},
+        _write_statuses,
+    ),
+]
+Ramp = Annotated[
+    tuple[float, ...],
+    Kind(
+        "list of ratios",
+        "ascending to 100%",
+        _ramp,
+        {"type": "array", "minItems": 1, "items": {"type": ["string", "number"]}, "examples": [["25%", "50%", "100%"]]},
+        lambda steps: [units.format_ratio(step) for step in steps],
+    ),
+]
 Workers = Annotated[
     int,
-    _reading(_workers),
-    PlainSerializer(lambda count: count or "auto", return_type=int | str),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 256}]}),
-    Kind("integer or auto"),
+    Kind(
+        "integer or auto",
+        "1 to 256; auto is one per core",
+        _workers,
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 256}]},
+        lambda count: count or "auto",
+    ),
 ]
-
-
-def count(low: int, high: int, *, kind: str = "integer") -> Any:
-    """Return the kind of a whole number from *low* to *high*."""
-
-    def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise UnitError(f"{shown(value)} is not a whole number", f"write a number from {low} to {high}, unquoted")
-        if not low <= value <= high:
-            raise UnitError(f"{value} is out of range", f"write a number from {low} to {high}")
-        return value
-
-    schema = WithJsonSchema({"type": "integer", "minimum": low, "maximum": high})
-    return Annotated[int, _reading(read), schema, Kind(kind, f"{low} to {high}")]
-
-
-def choice(values: type[StrEnum], *, without: tuple[str, ...] = ()) -> Any:
-    """Return the kind of one word of *values*."""
-    words = [word.value for word in values if word.value not in without]
-
-    def read(value: object) -> StrEnum:
-        if isinstance(value, str) and value in words:
-            return values(value)
-        near = meant(str(value), words)
-        hint = f"did you mean {near}?" if near else f"write {' or '.join(words)}"
-        raise UnitError(f"{shown(value)} is not one of {', '.join(words)}", hint)
-
-    serializer = PlainSerializer(lambda word: word.value, return_type=str)
-    return Annotated[values, _reading(read), serializer, WithJsonSchema({"enum": words}), Kind("word", " | ".join(words))]
 
 
 def _switch(value: object) -> bool:
@@ -421,13 +376,16 @@ def _switch(value: object) -> bool:
     raise UnitError(f"{shown(value)} is neither true nor false", f"write {better}")
 
 
-Switch = Annotated[bool, _reading(_switch), WithJsonSchema({"type": "boolean"}), Kind("true or false")]
+Switch = Annotated[bool, Kind("switch", "true or false", _switch, {"type": "boolean"})]
 
-# Annotated types made by a call are no types in mypy's eyes: each gets the type that its values have.
-GlobalMode: TypeAlias = Annotated[Mode, choice(Mode, without=("off",))]
-ControlMode: TypeAlias = Annotated[Mode, choice(Mode)]
-LimitModeWord: TypeAlias = Annotated[LimitMode, choice(LimitMode)]
-SensitivityWord: TypeAlias = Annotated[Sensitivity, choice(Sensitivity)]
-ResponseWord: TypeAlias = Annotated[Response, choice(Response)]
-LadderWord: TypeAlias = Annotated[LadderStep, choice(LadderStep)]
-RollbackWord: TypeAlias = Annotated[RollbackMode, choice(RollbackMode)]
+_NO_SHAPE: Final = {"shape": "write enforce: it refuses where shape would wait"}
+GlobalMode = Annotated[Mode, choice(Mode, without=("off",))]
+ControlMode = Annotated[Mode, choice(Mode)]
+LimitModeWord = Annotated[LimitMode, choice(LimitMode, later=_NO_SHAPE)]
+SensitivityWord = Annotated[Sensitivity, choice(Sensitivity)]
+ResponseWord = Annotated[Response, choice(Response)]
+LadderWord = Annotated[LadderStep, choice(LadderStep)]
+RollbackWord = Annotated[RollbackMode, choice(RollbackMode)]
+RoleWord = Annotated[Role, choice(Role)]
+ReceiverWord = Annotated[ReceiverType, choice(ReceiverType)]
+ExplainWord = Annotated[ExplainLevel, choice(ExplainLevel)]

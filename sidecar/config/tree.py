@@ -70,7 +70,7 @@ class Node:
 
     kind: str
     mark: Mark
-    scalar: None | bool | int | str = None
+    scalar: bool | int | str | None = None
     items: list[Node] = field(default_factory=list)
     entries: dict[str, Node] = field(default_factory=dict)
     keys: dict[str, Mark] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Node:
             yield from below.walk()
 
 
-def scalar_of(text: str, *, plain: bool) -> None | bool | int | str:
+def scalar_of(text: str, *, plain: bool) -> bool | int | str | None:
     """Return what a scalar means: see the table above; a quoted one is always text."""
     if not plain:
         return text
@@ -133,7 +133,9 @@ def parse(text: str, file: str) -> Node:
         builder.errors.append(mark.error("", f"this is no YAML: {_quoted(what)}", _syntax_hint(text, mark)))
     except (yaml.YAMLError, UnicodeError) as error:
         reason = str(error).splitlines()[0]
-        builder.errors.append(Mark(file, 1, 1).error("", f"this is no YAML: {_quoted(reason)}", "save it as UTF-8 text"))
+        builder.errors.append(
+            Mark(file, 1, 1).error("", f"this is no YAML: {_quoted(reason)}", "save it as UTF-8 text")
+        )
     if builder.errors:
         raise ConfigErrors(builder.errors)
     root = builder.root
@@ -194,7 +196,7 @@ class _Builder:
                 if self._documents > 1:
                     _stop(mark, "a second document begins here", "remove the `---` and what follows")
             case yaml.AliasEvent():
-                self._alias(event.anchor, mark)
+                self._alias(str(event.anchor), mark)
             case yaml.ScalarEvent():
                 plain = event.style in (None, "") and event.implicit[0]
                 self._tagged(event, mark)

@@ -1,0 +1,145 @@
+"""
+From what is wrong to where it stands: pydantic's errors and our own faults become `ConfigError`s with a place.
+
+A value's fault stands at the value, an unknown key's at the key, a missing key's at the section that lacks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from sidecar.config.errors import ConfigError
+from sidecar.config.kinds import OWN_ERROR, Fault, Kind, Step, meant
+from sidecar.config.schema import Config
+from sidecar.config.tree import Mark, Node
+from sidecar.config.units import shown
+
+_ELSEWHERE: Final = {
+    "limit": "service or a route",
+    "concurrency": "service or a route",
+    "breaker": "a route",
+    "per_client": "limit of a route",
+    "rate": "limit",
+    "burst": "limit",
+    "tokens": "admin",
+    "insecure": "admin",
+    "endpoints": "upstream",
+    "lease": "respond",
+    "secret": "nowhere: write it to a file and name that with secret_file",
+}
+
+
+def located(tree: Node, fault: Fault) -> ConfigError:
+    """Return *fault* at the place of its value in *tree*, or of the nearest section that is there."""
+    return _mark(tree, fault.at).error(_dotted(fault.at), fault.problem, fault.hint)
+
+
+def of_validation(tree: Node, invalid: ValidationError) -> Iterator[ConfigError]:
+    """Yield what pydantic found, in our words."""
+    for error in invalid.errors(include_url=False, include_input=False):
+        at = error["loc"]
+        if error["type"] == OWN_ERROR:
+            for fault in error["ctx"]["faults"]:
+                yield located(tree, Fault((*at, *fault.at), fault.problem, fault.hint))
+        else:
+            yield _of_shape(tree, at, error["type"])
+
+
+def unanswered(tree: Node, at: tuple[Step, ...] = ()) -> Iterator[ConfigError]:
+    """Yield an error for each key or entry of *tree* without a value: what it means is anybody's guess."""
+    below: list[tuple[Step, Node]] = [*tree.entries.items(), *enumerate(tree.items)]
+    for step, node in below:
+        if node.kind == "scalar" and node.scalar is None:
+            path = _dotted((*at, step))
+            yield node.mark.error(path, "has no value", "write one, or remove the line to keep the default")
+        yield from unanswered(node, (*at, step))
+
+
+def _of_shape(tree: Node, at: tuple[Step, ...], kind: str) -> ConfigError:
+    path, mark = _dotted(at), _mark(tree, at)
+    node = _node(tree, at)
+    if kind == "extra_forbidden":
+        return _key_mark(tree, at).error(path, "is not a key here", _known(at))
+    if node is not None and node.kind == "scalar" and node.scalar is None:
+        return mark.error(path, "has no value", "write one, or remove the line to keep the default")
+    if kind == "missing":
+        return mark.error(path, "is missing", f"add `{at[-1]}: {_example(at)}`")
+    if kind == "list_type":
+        return mark.error(path, f"{_what(node)} is not a list", f"write {at[-1]}: [{_what(node)}]")
+    return mark.error(path, f"{_what(node)} is not a section", f"write keys below it: {_keys(_section(at))}")
+
+
+def _what(node: Node | None) -> str:
+    if node is None or node.kind != "scalar":
+        return "a list" if node is not None and node.kind == "list" else "this"
+    return shown(node.scalar)
+
+
+def _dotted(at: tuple[Step, ...]) -> str:
+    return ".".join(map(str, at))
+
+
+def _node(tree: Node, at: tuple[Step, ...]) -> Node | None:
+    node: Node | None = tree
+    for step in at:
+        node = node.child(step) if node is not None else None
+    return node
+
+
+def _mark(tree: Node, at: tuple[Step, ...]) -> Mark:
+    node = tree
+    for step in at:
+        below = node.child(step)
+        if below is None:
+            break
+        node = below
+    return node.mark
+
+
+def _key_mark(tree: Node, at: tuple[Step, ...]) -> Mark:
+    above = _node(tree, at[:-1])
+    return above.keys.get(str(at[-1]), above.mark) if above is not None else tree.mark
+
+
+def _known(at: tuple[Step, ...]) -> str:
+    section = _section(at[:-1])
+    word = str(at[-1])
+    near = meant(word.replace("-", "_"), section.model_fields) if section else ""
+    if near:
+        return f"did you mean {near}?"
+    if word in _ELSEWHERE:
+        return f"{word} belongs to {_ELSEWHERE[word]}"
+    return f"known here: {_keys(section)}"
+
+
+def _keys(section: type[BaseModel] | None) -> str:
+    return ", ".join(section.model_fields) if section else "none"
+
+
+def _example(at: tuple[Step, ...]) -> str:
+    section = _section(at[:-1])
+    field = section.model_fields.get(str(at[-1])) if section else None
+    kinds = [each for each in field.metadata if isinstance(each, Kind)] if field else []
+    return kinds[0].unit.split(",")[0] if kinds else "…"
+
+
+def _section(at: tuple[Step, ...]) -> type[BaseModel] | None:
+    """Return the section that stands at *at*, whatever the text holds there."""
+    section: type[BaseModel] | None = Config
+    for step in at:
+        if isinstance(step, str):
+            field = section.model_fields.get(step) if section else None
+            section = next(_sections(field.annotation), None) if field else None
+    return section
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (list, Union, UnionType):
+        for below in get_args(annotation):
+            yield from _sections(below)

@@ -1,0 +1,135 @@
+"""
+What a kind of value is: how it is read, refused, written back and described, in one row for each.
+
+The JSON Schema, the error messages and the reference page are made from the same row as the parsing, so they cannot
+disagree. `fields.py` holds the rows.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from sidecar.config.units import UnitError, shown
+
+OWN_ERROR: Final = "sidecar"  # the pydantic error type whose context carries our own faults
+
+T = TypeVar("T")
+Word = TypeVar("Word", bound=StrEnum)
+Step = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """
+    What is wrong with a section or between sections.
+
+    Attributes:
+        at: Keys and indices from the section that finds it to the value that is wrong.
+        problem, hint: As in `ConfigError`.
+        needs: Top-level keys that must be valid themselves for this fault to be one.
+    """
+
+    at: tuple[Step, ...]
+    problem: str
+    hint: str
+    needs: tuple[str, ...] = ()
+
+
+def refuse(faults: Iterable[Fault]) -> PydanticCustomError:
+    """Return the error in which pydantic carries *faults* to `load.py`."""
+    return PydanticCustomError(OWN_ERROR, "not valid", {"faults": tuple(faults)})
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Return the one of *known* that *word* was probably meant to be; empty when none is near."""
+    return next(iter(difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)), "")
+
+
+def _same(value: object) -> object:
+    return value
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # typing hashes it
+class Kind(Generic[T]):
+    """
+    One kind of value, used as `Annotated[T, kind]`.
+
+    Attributes:
+        name: What the reference page calls it: `duration`, `rate`, …
+        unit: What may be typed.
+        read: From what YAML gives (null, boolean, integer, text, list, map) to the value; raises UnitError.
+        write: From the value to its canonical spelling.
+        schema: Its JSON Schema.
+    """
+
+    name: str
+    unit: str
+    read: Callable[[object], T]
+    schema: Mapping[str, object]
+    write: Callable[[Any], object] = _same
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Tell pydantic to read and write with this row alone."""
+        return core_schema.no_info_plain_validator_function(
+            self._validate, serialization=core_schema.plain_serializer_function_ser_schema(self.write)
+        )
+
+    def __get_pydantic_json_schema__(self, _core: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, object]:
+        """Return the row's own schema."""
+        return dict(self.schema)
+
+    def _validate(self, value: object) -> T:
+        try:
+            return self.read(value)
+        except UnitError as error:
+            raise refuse([Fault((), error.problem, error.hint)]) from None
+
+
+def text_schema(pattern: str, *examples: str) -> Mapping[str, object]:
+    """Return the JSON Schema of texts that match *pattern* as a whole."""
+    return {"type": "string", "pattern": f"^({pattern})$", "examples": list(examples)}
+
+
+def count(low: int, high: int) -> Kind[int]:
+    """Return the kind of a whole number from *low* to *high*."""
+
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UnitError(f"{shown(value)} is not a whole number", f"write a number from {low} to {high}, unquoted")
+        if not low <= value <= high:
+            raise UnitError(f"{value} is out of range", f"write a number from {low} to {high}")
+        return value
+
+    return Kind("integer", f"{low} to {high}", read, {"type": "integer", "minimum": low, "maximum": high})
+
+
+def choice(values: type[Word], *, without: tuple[str, ...] = (), later: Mapping[str, str] | None = None) -> Kind[Word]:
+    """
+    Return the kind of one word of *values*.
+
+    Args:
+        values: The words.
+        without: Words that mean nothing here.
+        later: Words that a later release will take, each with what to write until then.
+    """
+    announced = later or {}
+    words = [word.value for word in values if word.value not in without and word.value not in announced]
+
+    def read(value: object) -> Word:
+        if isinstance(value, str):
+            if value in words:
+                return values(value)
+            if value in announced:
+                raise UnitError(f"{value} is not available yet", announced[value])
+        near = meant(str(value), words)
+        hint = f"did you mean {near}?" if near else f"write {' or '.join(words)}"
+        raise UnitError(f"{shown(value)} is not one of {', '.join(words)}", hint)
+
+    return Kind("word", ", ".join(words), read, {"enum": words}, lambda word: word.value)
