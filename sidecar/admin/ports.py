@@ -20,7 +20,7 @@ class Page:
     next: str | None = None
 
 
-class ConfigRefused(Exception):
+class ConfigRefused(Exception):  # noqa: N818  named as what it says
     """
     A config change that was not made.
 
@@ -37,29 +37,80 @@ class ConfigRefused(Exception):
         self.errors = errors
 
 
+class Unavailable(Exception):  # noqa: N818  named as what it says
+    """
+    A read that cannot be answered now (the store is down): the API answers 503.
+
+    Attributes:
+        problem: What is wrong.
+        hint: What to do.
+    """
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+
 class Control(Protocol):
-    """The controller as its API sees it; every document has the shape that `contract.md` names."""
+    """
+    The controller as its API sees it; every document has the shape that `contract.md` and `admin/schemas.py` name.
 
-    # --- state
-    def status(self) -> Document: ...
-    def controls(self) -> Sequence[Document]: ...
-    def routes(self) -> Sequence[Document]: ...
-    def series(self, route: str, window_s: float, step_s: float) -> Document | None: ...
-    def isolations(self) -> Sequence[Document]: ...
-    def decision(self, decision_id: str) -> Document | None: ...
+    Lists that may grow without end come as a `Page`; a cursor is the digits of a number, as the page before gave it.
+    """
 
-    # --- incidents, overrides, breakers
-    async def incidents(self, state: str | None, limit: int, cursor: str | None) -> Page: ...
-    async def incident(self, incident_id: int) -> Document | None: ...
-    async def evidence(self, incident_id: int) -> Document | None: ...
-    async def postmortem(self, incident_id: int) -> str | None: ...
-    def overrides(self) -> Sequence[Document]: ...
-    def command(self, command: Command) -> Done | Rejected: ...
+    def status(self) -> Document:
+        """Return what is going on (schema `Status`, without `token`, which the API adds)."""
+        ...
+
+    def controls(self) -> Sequence[Document]:
+        """Return the inventory: {name, route, state: `off|observe|enforce|cannot run`, why}."""
+        ...
+
+    def routes(self) -> Sequence[Document]:
+        """Return the routes with their traffic now (schema `Route`)."""
+        ...
+
+    def series(self, route: str, window_s: float, step_s: float) -> Document | None:
+        """Return {route, step_s, items: [{time, …}]} of the last *window_s*; None for an unknown route."""
+        ...
+
+    def isolations(self) -> Sequence[Document]:
+        """Return the isolations in force."""
+        ...
+
+    def decision(self, decision_id: str) -> Document | None:
+        """Return {id, reason, time, …} of a recent refusal."""
+        ...
+
+    async def incidents(self, state: str | None, limit: int, cursor: str | None) -> Page:
+        """Return incidents, the newest first."""
+        ...
+
+    async def incident(self, incident_id: int) -> Document | None:
+        """Return one incident."""
+        ...
+
+    async def evidence(self, incident_id: int) -> Document | None:
+        """Return what was frozen at its detection."""
+        ...
+
+    async def postmortem(self, incident_id: int) -> str | None:
+        """Return its post-mortem draft, in Markdown."""
+        ...
+
+    def overrides(self) -> Sequence[Document]:
+        """Return the overrides in force."""
+        ...
+
+    def command(self, command: Command) -> Done | Rejected:
+        """Do what a person asks; at once, stored beside."""
+        ...
+
     def client_key(self, header_value: str) -> str:
         """Return `h-` and 16 hex digits: the key that a header's value has here."""
         ...
 
-    # --- config
     def config(self) -> Document:
         """Return {version, hash, state, text (masked), diverged_from_file, confirm_by_time}."""
         ...
@@ -73,19 +124,50 @@ class Control(Protocol):
         if_match: int,
         dry_run: bool,
         confirm_within_s: float | None,
-    ) -> Document: ...
-    async def confirm(self, author: str) -> Document: ...
-    async def rollback(self, to: int | None, *, author: str, reason: str) -> Document: ...
-    async def versions(self, limit: int, cursor: str | None) -> Page: ...
-    async def version(self, number: int) -> Document | None: ...
-    async def diff(self, older: int | None, newer: int | None) -> Document: ...
-
-    # --- audit and events
-    async def audit(self, limit: int, cursor: str | None) -> Page: ...
-    async def verify(self) -> Document: ...
-    def events(self, last_id: int | None) -> AsyncIterator[Document]:
-        """Yield every event from now on (or after *last_id*), each with `sequence`, `kind`, `time`, …"""
+    ) -> Document:
+        """Apply a config on every worker (schema `Applied`); raise ConfigRefused when it was not."""
         ...
 
-    # --- who may
-    def tokens(self) -> Sequence[Token]: ...
+    async def confirm(self, author: str) -> Document:
+        """Keep the version that waits for confirmation and return it; raise ConfigRefused (409) when none does."""
+        ...
+
+    async def rollback(self, to: int | None, *, author: str, reason: str) -> Document:
+        """Run the text of version *to*, or of the one before, again (schema `Applied`)."""
+        ...
+
+    async def versions(self, limit: int, cursor: str | None) -> Page:
+        """Return the versions, the newest first."""
+        ...
+
+    async def version(self, number: int) -> Document | None:
+        """Return one version with its text (masked)."""
+        ...
+
+    async def diff(self, older: int | None, newer: int | None) -> Document:
+        """Return {from, to, changes}; raise ConfigRefused (404) for an unknown version."""
+        ...
+
+    async def audit(self, limit: int, cursor: str | None) -> Page:
+        """Return the events, the newest first: {sequence, time, kind, author, incident, scope, body}."""
+        ...
+
+    async def verify(self) -> Document:
+        """Return {ok, rows, first_bad, problem} of the hash chain."""
+        ...
+
+    def events(self, last_id: int | None) -> AsyncIterator[Document]:
+        """
+        Yield every event from now on, or after *last_id*, each with at least `sequence`, `kind` and `time`.
+
+        Bounded: for a reader that falls far behind the iteration ends; it comes back with its last id.
+        """
+        ...
+
+    async def notify_test(self, name: str) -> Document | None:
+        """Send a test message to one receiver: {name, type, ok, attempts, problem}; None when there is no such one."""
+        ...
+
+    def tokens(self) -> Sequence[Token]:
+        """Return the tokens that are valid at this moment."""
+        ...

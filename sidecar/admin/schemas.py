@@ -1,0 +1,189 @@
+"""
+The answers' shapes, as JSON Schema (2020-12, the dialect of OpenAPI 3.1).
+
+Objects are open: a later release may add a field. What is listed as required is what users and scripts rely on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+Schema = Mapping[str, Any]
+
+TEXT: Final[Schema] = {"type": "string"}
+NUMBER: Final[Schema] = {"type": "number"}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+FLAG: Final[Schema] = {"type": "boolean"}
+RATIO: Final[Schema] = {"type": "number", "minimum": 0, "maximum": 1}
+TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+ANY: Final[Schema] = {}
+
+
+def maybe(schema: Schema) -> Schema:
+    """Return *schema*, or null."""
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def words(*values: str) -> Schema:
+    """Return one of some texts."""
+    return {"type": "string", "enum": list(values)}
+
+
+def ref(name: str) -> Schema:
+    """Return a reference to a named schema."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def rows(schema: Schema) -> Schema:
+    """Return a list."""
+    return {"type": "array", "items": schema}
+
+
+def record(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
+    """Return an object with these fields; others may be added."""
+    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
+
+
+def listing(name: str) -> Schema:
+    """Return a list document of a named row."""
+    return record({"items": rows(ref(name)), "next": maybe(TEXT)})
+
+
+def either(schema: Schema) -> Schema:
+    """Return *schema*, which may be a reference, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+_CHANGE: Final = record({"path": TEXT, "old": ANY, "new": ANY})
+_FAULT: Final = record({"path": TEXT, "problem": TEXT, "hint": TEXT}, {"line": COUNT, "column": COUNT})
+
+_SIGNAL: Final = record(
+    {
+        "detector": TEXT, "scope": TEXT, "value": NUMBER, "baseline": NUMBER, "sample": COUNT, "score": NUMBER,
+        "threshold": NUMBER, "since_time": TIME,
+    },
+    {"unit": words("ratio", "s", "per_s")},
+)  # fmt: skip
+
+_ISOLATION: Final = record(
+    {
+        "id": TEXT, "scope": TEXT, "action": TEXT, "share": maybe(RATIO),
+        "state": words("provisional", "confirmed", "recovering", "released", "expired", "superseded"),
+        "owner": TEXT, "reason": TEXT, "start_time": TIME, "end_time": maybe(TIME), "durable": FLAG,
+    }
+)  # fmt: skip
+
+_INCIDENT: Final = record(
+    {
+        "id": COUNT, "title": TEXT,
+        "state": words("open", "acknowledged", "mitigated", "resolved", "closed"),
+        "verdict": words("pending", "confirmed", "false_positive", "benign"),
+        "resolution": {"enum": ["recovered", "released", "superseded", "expired", None]},
+        "severity": words("warning", "severe"),
+        "scope": TEXT, "opened_time": TIME, "acknowledged_time": maybe(TIME), "resolved_time": maybe(TIME),
+        "flaps": COUNT, "signals": rows(ref("Signal")), "isolations": rows(ref("Isolation")),
+        "suspect": either(record({"version": COUNT, "diff": ANY})),
+        "next_step": either(record({"do": TEXT, "at_time": TIME})),
+        "runbook": maybe(TEXT), "commands": rows(TEXT),
+    }
+)  # fmt: skip
+
+_OVERRIDE: Final = record(
+    {
+        "scope": TEXT, "action": TEXT, "author": TEXT, "reason": TEXT, "start_time": TIME, "end_time": TIME,
+        "durable": FLAG,
+    }
+)  # fmt: skip
+
+_TRAFFIC: Final = {
+    "requests_per_s": NUMBER, "failure_ratio": maybe(RATIO), "refused_ratio": maybe(RATIO), "in_flight": COUNT,
+}  # fmt: skip
+_LATENCY: Final = {"latency_p50_s": maybe(NUMBER), "latency_p99_s": maybe(NUMBER)}
+
+_CONFIG_STATE: Final = words("active", "confirming", "superseded", "failed", "reverted")
+_ACTIVE: Final = {
+    "version": COUNT, "hash": TEXT, "state": _CONFIG_STATE, "diverged_from_file": FLAG,
+    "confirm_by_time": maybe(TIME),
+}  # fmt: skip
+
+_STATUS: Final = record(
+    {
+        "version": TEXT,
+        "mode": words("off", "observe", "enforce"),
+        "time": TIME,
+        "uptime_s": NUMBER,
+        "config": record(_ACTIVE),
+        "workers": rows(record({"worker": COUNT, "up": FLAG})),
+        "store": record({"ok": FLAG, "problem": TEXT}),
+        "traffic": record(_TRAFFIC, _LATENCY),
+        "incidents": rows(ref("Incident")),
+        "isolations": rows(ref("Isolation")),
+        "overrides": rows(ref("Override")),
+        "receivers": rows(ref("Receiver")),
+        "token": record({"name": TEXT, "role": words("viewer", "operator", "admin")}),
+    }
+)
+
+_VERSION: Final = record(
+    {
+        "version": COUNT, "hash": TEXT, "author": TEXT, "reason": TEXT,
+        "source": words("file", "api", "rollback", "proposal"), "time": TIME, "state": _CONFIG_STATE,
+    },
+    {"text": TEXT},
+)  # fmt: skip
+
+_APPLIED: Final = record(
+    {
+        "version": COUNT, "hash": TEXT, "state": words("active", "confirming"), "dry_run": FLAG,
+        "changes": rows(ref("Change")), "confirm_by_time": maybe(TIME),
+        "workers": record({"acknowledged": COUNT, "total": COUNT}),
+    }
+)  # fmt: skip
+
+COMPONENTS: Final[Mapping[str, Schema]] = {
+    "Problem": record(
+        {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "detail": TEXT},
+        {"hint": TEXT, "errors": rows(ref("Fault"))},
+    ),
+    "Fault": _FAULT,
+    "Signal": _SIGNAL,
+    "Isolation": _ISOLATION,
+    "Isolations": listing("Isolation"),
+    "Incident": _INCIDENT,
+    "Incidents": listing("Incident"),
+    "Evidence": {"type": "object"},
+    "Override": _OVERRIDE,
+    "Overrides": listing("Override"),
+    "Receiver": record(
+        {"name": TEXT, "type": TEXT, "sent": COUNT, "failed": COUNT, "lost": COUNT, "waiting": COUNT},
+        {"problem": TEXT, "last_time": maybe(TIME)},
+    ),
+    "ReceiverTest": record({"name": TEXT, "type": TEXT, "ok": FLAG, "attempts": COUNT, "problem": TEXT}),
+    "Status": _STATUS,
+    "Control": record(
+        {"name": TEXT, "route": TEXT, "state": words("off", "observe", "enforce", "cannot run"), "why": TEXT}
+    ),
+    "Controls": listing("Control"),
+    "Route": record(
+        {"name": TEXT, **_TRAFFIC, "breaker": words("closed", "open", "half_open")},
+        {**_LATENCY, "concurrency_limit": maybe(COUNT)},
+    ),
+    "Routes": listing("Route"),
+    "Series": record({"route": TEXT, "step_s": NUMBER, "items": rows(record({"time": TIME}))}),
+    "Decision": record({"id": TEXT, "reason": TEXT, "time": TIME}, {"incident": maybe(TEXT)}),
+    "Config": record({**_ACTIVE, "text": TEXT}),
+    "Applied": _APPLIED,
+    "Change": _CHANGE,
+    "Diff": record({"from": maybe(COUNT), "to": maybe(COUNT), "changes": rows(ref("Change"))}),
+    "Version": _VERSION,
+    "Versions": listing("Version"),
+    "Event": record(
+        {"sequence": COUNT, "time": TIME, "kind": TEXT, "author": TEXT},
+        {"incident": maybe(COUNT), "scope": maybe(TEXT), "body": {"type": "object"}},
+    ),
+    "Events": listing("Event"),
+    "Verified": record({"ok": FLAG, "rows": COUNT}, {"first_bad": maybe(COUNT), "problem": maybe(TEXT)}),
+    "Breaker": {"type": "object"},
+    "OpenApi": record({"openapi": TEXT, "info": {"type": "object"}, "paths": {"type": "object"}}),
+}
