@@ -98,13 +98,12 @@ class LinkServer:
         while True:
             try:
                 peer, _ = await loop.sock_accept(self._listener)
+                if _peer_uid(peer) == os.geteuid():
+                    await loop.connect_accepted_socket(lambda: _Link(self), peer)
+                else:
+                    peer.close()
             except OSError:  # out of file descriptors: those who wait stay in the backlog
                 await asyncio.sleep(_ACCEPT_PAUSE_S)
-                continue
-            if _peer_uid(peer) == os.geteuid():
-                await loop.connect_accepted_socket(lambda: _Link(self), peer)
-            else:
-                peer.close()
 
     # --- called by the links
 
