@@ -13,7 +13,8 @@ Tables.   field                          request                          respon
           nominated by Connection        dropped                          dropped
           TE                             `trailers` only                  dropped
           Trailer                        with a chunked body only         with a chunked body only
-          Expect                         dropped: we have answered it     –
+          Expect                         `100-continue` passed: the       –
+                                         upstream's own 100 is relayed
           Content-Length                 written from the number          written from the number; none on 1xx, 204
           Host                           written first                    –
           Via                            ours appended                    ours appended
@@ -225,6 +226,8 @@ def _special(head: RequestHead, hop: Hop, trace: int) -> bytes:
             text += b"trailer: %b\r\n" % trailer
     elif head.content_length is not None:
         text += b"content-length: %d\r\n" % head.content_length
+    if head.expect_continue:
+        text += b"expect: 100-continue\r\n"
     te = get(b"te")
     if te is not None and b"trailers" in te.lower().replace(b" ", b"").split(b","):
         text += b"te: trailers\r\n"
