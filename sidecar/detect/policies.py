@@ -28,6 +28,7 @@ class DetectPolicy:
         warmup_s: Shortest time of learning before a baseline counts. The request counts of `detection.md` (300 for
             errors, 1,000 for latency) hold at the default of 60 s and shrink in proportion below it.
         clear_after_s: How long a score must stay low before its alarm closes.
+        slo_error_ratio: Failures that the objective allows; a lasting shift above it never becomes normal by itself.
     """
 
     mode: Mode = Mode.ENFORCE
@@ -35,3 +36,4 @@ class DetectPolicy:
     min_requests: int = 20
     warmup_s: float = 60.0
     clear_after_s: float = 60.0
+    slo_error_ratio: float = 0.001

@@ -1,0 +1,337 @@
+"""
+What is normal: the bad ratio of a stream, how sure we are of it, and how much more it varies than chance.
+
+Theory
+    p̂ is the mean of Beta(0.5 + K, 99.5 + N − K) over K bad of N judged requests, both halved every 24 h. What is tested
+    against is not p̂ but p0 = sigmoid(logit(p̂) + margin), at least 0.1 %: the margin is 0.4, or more while the sample
+    is small: the distance from p̂ to the posterior's upper 95 % point (Wilson and Hilferty's cube root for the gamma
+    quantile, exact to 2 % here). So a route that has shown 300 requests is tested, but not as if its ratio were known.
+
+    φ is Pearson's dispersion, Σ(k − np)² / Σ np(1 − p), over blocks of 60 s and of 600 s, the larger of the two,
+    clamped to [1, 8]. Its p is the blocks' own slow mean, so an error of p̂ does not pose as dispersion. The sums start
+    with a prior of φ = 1 that is worth four blocks, and are halved every 2 h and every 6 h.
+
+    The incident is never learnt. Counts wait in quarantine for 10 min and are dropped when an alarm begins. Nothing
+    leaves the quarantine in `suspect`; nothing enters it in `alarm` and `recovering`. A block is winsorised at 4
+    deviations, and a grown baseline moves by at most 0.1 logit an hour.
+
+Tables
+    age of the baseline            counts go                                       drift limit
+    < warm-up                      straight into it                                none
+    young (< 10,000 and K < 30)    through a quarantine of min(10 min, age/2)      none
+    grown                          through a quarantine of 10 min                  0.1 logit/h
+
+    With `detect.warmup` below 60 s the needed counts, the quarantine and its blocks shrink in the same proportion.
+
+What can go wrong
+    An API that is broken while it warms up is learnt as broken, except that half of all requests failing raises even
+    then (`errors.py`) and throws the warm-up away. A slow rise below every test's reach is learnt at 0.1 logit an hour:
+    a factor of 11 in a day; the budget path is there for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import exp, log, sqrt
+from typing import Any, ClassVar, Final
+
+from sidecar.detect.keep import Document, Names, keep, revive
+
+PRIOR_BAD: Final = 0.5
+PRIOR_REQUESTS: Final = 100.0
+FLOOR_RATIO: Final = 0.001
+MARGIN: Final = 0.4
+QUARANTINE_S: Final = 600.0
+BLOCKS: Final = 10  # a quarantine's length in blocks
+HALF_LIFE_S: Final = 86_400.0
+DRIFT_PER_H: Final = 0.1
+DEVIATIONS: Final = 4.0
+GROWN_REQUESTS, GROWN_BAD = 10_000.0, 30.0
+MAX_DISPERSION: Final = 8.0
+_Z95: Final = 1.645
+_EDGE: Final = 1e-6
+
+
+def logit(ratio: float) -> float:
+    """Return the log-odds of *ratio*, which is held one in a million away from 0 and 1."""
+    held = min(max(ratio, _EDGE), 1 - _EDGE)
+    return log(held / (1 - held))
+
+
+def sigmoid(x: float) -> float:
+    """Return the ratio whose log-odds are *x*."""
+    return 1 / (1 + exp(-x)) if x > -700 else 0.0
+
+
+def margin(bad: float, ratio: float) -> float:
+    """
+    Return how far above *ratio*, in logits, normal may reach when it rests on *bad* bad requests.
+
+    Source: Wilson and Hilferty 1931, upper 95 % point of a gamma variable of shape *bad*.
+    """
+    shape = max(bad, PRIOR_BAD)
+    upper = (1 - 1 / (9 * shape) + _Z95 / (3 * sqrt(shape))) ** 3
+    return max(MARGIN, log(upper) / sqrt(1 - min(ratio, 0.99)))
+
+
+class _Scale:
+    """Pearson's dispersion over blocks of one length."""
+
+    __slots__ = ("bad", "blocks", "requests", "square", "variance")
+    KEPT: ClassVar[Names] = ("requests", "bad", "square", "variance", "blocks")
+    TIMES: ClassVar[Names] = ()
+
+    def __init__(self) -> None:
+        self.requests = self.bad = self.square = self.variance = self.blocks = 0.0
+
+    def add(self, requests: float, bad: float, fade: float) -> None:
+        self.requests = self.requests * fade + requests
+        self.bad = self.bad * fade + bad
+        ratio = (self.bad + 0.5) / (self.requests + 1)
+        variance = requests * ratio * (1 - ratio)
+        square = min((bad - requests * ratio) ** 2, 30 * max(variance, 1.0))  # one freak block says little
+        self.square = self.square * fade + square
+        self.variance = self.variance * fade + variance
+        self.blocks = self.blocks * fade + 1
+
+    @property
+    def value(self) -> float:
+        prior = max(3.0, 4 * self.variance / self.blocks) if self.blocks else 1.0
+        return (self.square + prior) / (self.variance + prior)
+
+
+class Dispersion:
+    """φ of one stream of blocks; `value` is ready to divide by."""
+
+    __slots__ = ("_bad", "_count", "_long", "_requests", "_short", "value")
+    KEPT: ClassVar[Names] = ("_requests", "_bad", "_count", "value")
+    TIMES: ClassVar[Names] = ()
+    SHORT_FADE: ClassVar = 0.5 ** (1 / 120)
+    LONG_FADE: ClassVar = 0.5 ** (1 / 36)
+
+    def __init__(self) -> None:
+        self._short, self._long = _Scale(), _Scale()
+        self._requests = self._bad = 0.0
+        self._count = 0
+        self.value = 1.0
+
+    def __repr__(self) -> str:
+        return f"<Dispersion {self.value:.2f}>"
+
+    def add(self, requests: float, bad: float) -> None:
+        """Take one short block; every tenth ends a long one."""
+        if requests:
+            self._short.add(requests, bad, self.SHORT_FADE)
+        self._requests += requests
+        self._bad += bad
+        self._count += 1
+        if self._count == BLOCKS:
+            if self._requests:
+                self._long.add(self._requests, self._bad, self.LONG_FADE)
+            self._requests = self._bad = 0.0
+            self._count = 0
+        self.value = min(max(self._short.value, self._long.value, 1.0), MAX_DISPERSION)
+
+    def snapshot(self) -> Document:
+        """Return the memory as a JSON object."""
+        return {**keep(self), "short": keep(self._short), "long": keep(self._long)}
+
+    def restore(self, row: Mapping[str, Any]) -> None:
+        """Put a snapshot back."""
+        revive(self, row, 0.0)
+        revive(self._short, row["short"], 0.0)
+        revive(self._long, row["long"], 0.0)
+
+
+class Quarantine:
+    """
+    Counts that may yet turn out to belong to an incident.
+
+    A block is a row [end_at, seconds, …sums]; `collect` adds to the open block, `release` returns the blocks whose
+    time is over, oldest first, `drop` forgets all of them.
+    """
+
+    __slots__ = ("_blocks", "_closed", "_open", "_width", "block_s", "length_s")
+
+    def __init__(self, width: int, scale: float, blocks: int = BLOCKS) -> None:
+        self._width, self._blocks = width, blocks
+        self.resize(scale)
+        self._open = [0.0] * (width + 2)
+        self._closed: list[list[float]] = []
+
+    def resize(self, scale: float) -> None:
+        """Wait *scale* times the full length from now on."""
+        self.length_s = QUARANTINE_S * scale
+        self.block_s = self.length_s / self._blocks
+
+    def collect(self, sums: tuple[float, ...], at: float, elapsed_s: float) -> None:
+        """Add one second's *sums* to the open block, and close it when it is long enough."""
+        block = self._open
+        block[0] = at
+        block[1] += elapsed_s
+        for i, value in enumerate(sums, 2):
+            block[i] += value
+        if block[1] >= self.block_s:
+            self._closed.append(block)
+            self._open = [0.0] * (self._width + 2)
+
+    def release(self, at: float, learnt_since: float) -> list[list[float]]:
+        """Return the blocks that waited long enough: the full length, or half the baseline's age while it is young."""
+        free = []
+        while self._closed:
+            end_at = self._closed[0][0]
+            if at - end_at < min(self.length_s, (end_at - learnt_since) / 2):
+                break
+            free.append(self._closed.pop(0))
+        return free
+
+    def drop(self) -> None:
+        """Forget everything that waits."""
+        self._closed.clear()
+        self._open = [0.0] * (self._width + 2)
+
+    def snapshot(self) -> Document:
+        """Return the memory as a JSON object."""
+        return {"open": list(self._open), "closed": [list(block) for block in self._closed]}
+
+    def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
+        """Put a snapshot back, its times moved by *shift_s*."""
+        self._open = _moved(row["open"], shift_s)
+        self._closed = [_moved(block, shift_s) for block in row["closed"]]
+
+
+def _moved(block: list[float], shift_s: float) -> list[float]:
+    return [block[0] + shift_s, *block[1:]]
+
+
+class RatioBaseline:
+    """
+    The normal bad ratio of one stream.
+
+    Attributes:
+        requests, bad, seconds: What was learnt, faded.
+        held: logit(p̂) as it is used; moves by the drift limit once grown.
+        warm_at: When the warm-up ended; None while it lasts.
+    """
+
+    __slots__ = ("_need", "_quarantine", "_warmup_s", "bad", "dispersion", "held", "requests", "seconds", "warm_at")
+    KEPT: ClassVar[Names] = ("requests", "bad", "seconds", "held")
+    TIMES: ClassVar[Names] = ("warm_at",)
+
+    def __init__(self, need_requests: float, warmup_s: float) -> None:
+        scale = warmup_scale(warmup_s)
+        self._need = need_requests * scale
+        self._warmup_s = warmup_s
+        self._quarantine = Quarantine(2, scale)
+        self.dispersion = Dispersion()
+        self.warm_at: float | None = None
+        self.requests = self.bad = self.seconds = 0.0
+        self.held = logit(PRIOR_BAD / PRIOR_REQUESTS)
+
+    def __repr__(self) -> str:
+        return f"<RatioBaseline {self.ratio:.4%} of {self.requests:.0f} {self.dispersion!r}>"
+
+    @property
+    def ratio(self) -> float:
+        """Return p̂."""
+        return sigmoid(self.held)
+
+    @property
+    def tested_ratio(self) -> float:
+        """Return p0: what a test takes as normal."""
+        ratio = self.ratio
+        return max(sigmoid(self.held + margin(PRIOR_BAD + self.bad, ratio)), FLOOR_RATIO)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Return the judged requests a second, as learnt."""
+        return self.requests / self.seconds if self.seconds else 0.0
+
+    @property
+    def cold(self) -> str:
+        """Say what the warm-up still lacks; empty once it is over."""
+        if self.warm_at is not None:
+            return ""
+        if self.requests < self._need:
+            return f"baseline cold, {self.requests:.0f} of {self._need:.0f} requests"
+        return f"baseline cold, {self.seconds:.0f} of {self._warmup_s:.0f} s"
+
+    def collect(self, requests: float, bad: float, at: float, elapsed_s: float) -> bool:
+        """Take one second that is not known to be abnormal; return whether the baseline changed."""
+        if self.warm_at is not None:
+            self._quarantine.collect((requests, bad), at, elapsed_s)
+            return False
+        self.requests += requests
+        self.bad += bad
+        self.seconds += elapsed_s
+        self.held = self._target()
+        if self.requests >= self._need and self.seconds >= self._warmup_s:
+            self.warm_at = at
+            return True
+        return False
+
+    def mature(self, at: float) -> bool:
+        """Learn what has waited long enough; return whether the baseline changed."""
+        if self.warm_at is None:
+            return False
+        free = self._quarantine.release(at, self.warm_at - self._warmup_s)
+        for _, seconds, requests, bad in free:
+            self._absorb(requests, bad, seconds)
+        return bool(free)
+
+    def _absorb(self, requests: float, bad: float, seconds: float) -> None:
+        self.dispersion.add(requests, bad)
+        ratio = self.ratio
+        spread = DEVIATIONS * sqrt(requests * ratio * (1 - ratio) * self.dispersion.value)
+        held_bad = min(max(bad, requests * ratio - spread), requests * ratio + spread)
+        grown = self.requests >= GROWN_REQUESTS or self.bad >= GROWN_BAD
+        fade = 0.5 ** (seconds / HALF_LIFE_S)
+        self.requests = self.requests * fade + requests
+        self.bad = self.bad * fade + held_bad
+        self.seconds = self.seconds * fade + seconds
+        step = self._target() - self.held
+        limit = DRIFT_PER_H * seconds / 3600 if grown else abs(step)
+        self.held += min(max(step, -limit), limit)
+
+    def _target(self) -> float:
+        return logit((PRIOR_BAD + self.bad) / (PRIOR_REQUESTS + self.requests))
+
+    def drop(self) -> None:
+        """Forget what waits; a baseline that is still cold starts anew."""
+        self._quarantine.drop()
+        if self.warm_at is None:
+            self.requests = self.bad = self.seconds = 0.0
+            self.held = self._target()
+
+    def accept(self, requests: float, bad: float, at: float) -> None:
+        """Take *bad* of *requests* as normal from now on; a person, or 24 h, said so."""
+        self._quarantine.drop()
+        rate_per_s = self.rate_per_s
+        ratio = (bad + 0.5) / (requests + 1)
+        self.requests = max(requests, self._need)
+        self.bad = max(ratio * (PRIOR_REQUESTS + self.requests) - PRIOR_BAD, 0.0)
+        self.seconds = self.requests / rate_per_s if rate_per_s else max(self._warmup_s, 1.0)
+        self.held = self._target()
+        self.warm_at = at
+
+    def apply(self, need_requests: float, warmup_s: float) -> None:
+        """Take a new warm-up; a baseline that is warm stays so, what waits goes on waiting."""
+        scale = warmup_scale(warmup_s)
+        self._need = need_requests * scale
+        self._warmup_s = warmup_s
+        self._quarantine.resize(scale)
+
+    def snapshot(self) -> Document:
+        """Return the memory as a JSON object."""
+        return {**keep(self), "quarantine": self._quarantine.snapshot(), "dispersion": self.dispersion.snapshot()}
+
+    def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
+        """Put a snapshot back, its times moved by *shift_s*."""
+        revive(self, row, shift_s)
+        self._quarantine.restore(row["quarantine"], shift_s)
+        self.dispersion.restore(row["dispersion"])
+
+
+def warmup_scale(warmup_s: float) -> float:
+    """Return by how much a short warm-up shrinks counts and quarantine: 1 from 60 s on, 0.01 at least."""
+    return min(1.0, max(warmup_s / 60.0, 0.01))

@@ -1,0 +1,162 @@
+"""
+The sequential test behind most detectors: a mixture of five Bernoulli CUSUMs.
+
+Theory
+    Each request is good or bad. Normal is a bad ratio of p0; five alternatives p1 < … < p5 stand for "a little worse"
+    up to "all is lost". For each one the log-likelihood ratio of what was seen is summed, never below zero:
+
+        S_j ← max(0, S_j + [k·ln(p_j/p0) + (n−k)·ln((1−p_j)/(1−p0))] / φ)
+
+    for n requests with k bad ones (Page 1954; Lorden 1971: no test with the same false-alarm rate is faster in the
+    worst case). P(S_j ever passes h) ≤ e^−h a start, so the mean time between false alarms is at least e^h / 5
+    requests for all five together: h = ln(γ) + ln(5) gives one in γ requests. The smallest sample is in the
+    likelihood itself; no window, no "at least so many per cent".
+
+    φ ≥ 1 is over-dispersion (`baseline.py`): counts that vary φ times as much as independent requests would carry
+    1/φ of the evidence (quasi-likelihood, Wedderburn 1974).
+
+Tables
+    p_j = sigmoid(logit(p0) + step): steps 0.8, 1.6, 2.6, 4, 6, at most 98 %. An alternative that would not lie above
+    p0, or lies below `least_ratio`, takes no part: its weights are zero and so is its score.
+
+What can go wrong
+    A score that grew all through an outage would need as long to fall again. So scores end at `cap`, and while an
+    alarm stands `forget` lets them fade with the *requests* that were judged, not with time: silence proves nothing.
+    One burst in one second could pass h by itself: `onset` returns the bad requests and the seconds that held them
+    since the score left zero, and the detectors ask for at least three in two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import exp, log
+from typing import Any, Final, NamedTuple
+
+from sidecar.detect.baseline import logit, sigmoid
+from sidecar.detect.keep import Document
+from sidecar.detect.policies import Sensitivity
+
+STEPS: Final = (0.8, 1.6, 2.6, 4.0, 6.0)
+CEILING: Final = 0.98
+LEAST_BAD: Final = 3  # a hiccup is no incident: three bad requests …
+LEAST_SECONDS: Final = 2  # … in two different seconds
+
+MONTH_S: Final = 30 * 86_400.0
+FALSE_ALARMS: Final = {Sensitivity.LOW: 0.2, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 5.0}  # a route and month
+
+_NONE: Final = [0.0] * len(STEPS)
+
+
+def threshold(rate_per_s: float, tests: int, sensitivity: Sensitivity) -> float:
+    """
+    Return h: the level that one of *tests* mixtures passes falsely as often as *sensitivity* allows.
+
+    Args:
+        rate_per_s: Requests a second that the test judges; 30 days of it are held within 1e4 and 1e9.
+        tests: Mixtures that share the route's budget of false alarms.
+        sensitivity: The budget.
+    """
+    requests = min(max(rate_per_s * MONTH_S, 1e4), 1e9)
+    return log(requests) + log(len(STEPS)) + log(tests) - log(FALSE_ALARMS[sensitivity])
+
+
+class Mark(NamedTuple):
+    """Running totals at a moment; the difference of two is what happened between."""
+
+    at: float
+    requests: float
+    bad: float
+    bad_seconds: int
+
+
+class Mixture:
+    """Five CUSUMs over one stream of (requests, bad)."""
+
+    __slots__ = ("_bad", "_good", "_marks", "_now", "cap", "scores", "top")
+
+    def __init__(self, at: float) -> None:
+        self.scores = list(_NONE)
+        self.top = 0.0
+        self.cap = 1e9
+        self._bad = list(_NONE)
+        self._good = list(_NONE)
+        self._now = Mark(at, 0.0, 0.0, 0)
+        self._marks = [self._now] * len(STEPS)
+
+    def __repr__(self) -> str:
+        return f"<Mixture {self.top:.1f} of {' '.join(f'{s:.1f}' for s in self.scores)}>"
+
+    def aim(self, normal_ratio: float, dispersion: float, cap: float, least_ratio: float = 0.0) -> None:
+        """Set what is normal from now on; the scores stay."""
+        self.cap = cap
+        base = logit(normal_ratio)
+        for j, step in enumerate(STEPS):
+            ratio = min(sigmoid(base + step), CEILING)
+            takes_part = ratio > normal_ratio and ratio >= least_ratio
+            self._bad[j] = log(ratio / normal_ratio) / dispersion if takes_part else 0.0
+            self._good[j] = log((1 - ratio) / (1 - normal_ratio)) / dispersion if takes_part else 0.0
+
+    def add(self, requests: float, bad: float, at: float) -> None:
+        """Take one second's counts; *bad* is a part of *requests*."""
+        before = self._now
+        self._now = Mark(at, before.requests + requests, before.bad + bad, before.bad_seconds + (bad > 0))
+        if not bad and not self.top:
+            return  # the common second: all is zero and stays so
+        good = requests - bad
+        top = 0.0
+        for j, was in enumerate(self.scores):
+            score = was + bad * self._bad[j] + good * self._good[j]
+            if score <= 0.0:
+                score = 0.0
+            elif score > self.cap:
+                score = self.cap
+            if not was and score:
+                self._marks[j] = before
+            top = max(top, score)
+            self.scores[j] = score
+        self.top = top
+
+    def onset(self) -> tuple[float, Mark]:
+        """
+        Return when the leading score last left zero, and the totals since then.
+
+        Source: it is the maximum-likelihood estimate of the change point (Page 1954).
+        """
+        now = self._now
+        if not self.top:
+            return now.at, Mark(now.at, 0.0, 0.0, 0)
+        mark = self._marks[self.scores.index(self.top)]
+        return mark.at, Mark(
+            now.at, now.requests - mark.requests, now.bad - mark.bad, now.bad_seconds - mark.bad_seconds
+        )
+
+    def repeated(self) -> bool:
+        """Tell whether enough bad requests in enough seconds stand behind the leading score."""
+        _, since = self.onset()
+        return since.bad >= LEAST_BAD and since.bad_seconds >= LEAST_SECONDS
+
+    def forget(self, requests: float, horizon: float) -> None:
+        """Let the scores fade by e for each *horizon* requests."""
+        keep = exp(-requests / horizon)
+        self.scores = [score * keep for score in self.scores]
+        self.top *= keep
+
+    def reset(self) -> None:
+        """Start anew from here."""
+        self.scores = list(_NONE)
+        self.top = 0.0
+
+    def snapshot(self) -> Document:
+        """Return the memory as a JSON object."""
+        return {"scores": list(self.scores), "now": list(self._now), "marks": [list(mark) for mark in self._marks]}
+
+    def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
+        """Put a snapshot back, its times moved by *shift_s*; `aim` must follow."""
+        self.scores = list(row["scores"])
+        self.top = max(self.scores)
+        self._now = _mark(row["now"], shift_s)
+        self._marks = [_mark(mark, shift_s) for mark in row["marks"]]
+
+
+def _mark(row: list[Any], shift_s: float) -> Mark:
+    return Mark(row[0] + shift_s, row[1], row[2], row[3])

@@ -1,0 +1,166 @@
+"""
+From claims to findings: what is wrong, with whom, and is it enough to act on?
+
+Theory
+    Every claim is attributed first (`attribute.py`), and claims about the same scope become one finding. Size is judged
+    on that scope, not on the route's average: one client of four that always fails is a quarter of its route and all of
+    itself. Two *different* witnesses make an action safe at an effect where one alone might be wrong: the errors and
+    the latency of the same requests, or errors that are connection failures, or the breaker's own trip.
+
+Tables
+    word        holds when                                                                                by
+    severe      ≥ 50 % failed of at least 20 requests of the scope, or a trip                             errors, trip
+    material    score ≥ h + 3 and (ratio ≥ max(5 %, 10·p̂), or p95 ≥ 2× and ≥ +50 ms), enough requests    errors, latency, trip
+    agreeing    the witnesses among errors, latency, connection_failures, trip                            all
+
+    `surge`, `silence` and `refusals` raise and are never severe, material or agreeing: no isolation comes from them.
+
+What can go wrong
+    The scope of a claim may change from second to second while counts are small; the engine holds on to a scope once it
+    acted. Latency has no counts by route in attribution: it belongs to the service when ≥ 80 % of the routes with
+    traffic claim it at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sidecar.detect.attribute import EXPLAINS, LEAST_ROUTES, ROUTE_REQUESTS, Attribution, attribute
+from sidecar.detect.errors import MATERIAL_SCORE, SEVERE_RATIO, SEVERE_REQUESTS, material_ratio
+from sidecar.detect.policies import DetectPolicy
+from sidecar.detect.series import RECENT_S, Series
+from sidecar.facts import Detector, RouteSecond, Scope, ScopeKind, Signal
+
+CONNECTION_FAILURES: Final = "connection_failures"
+ACTING: Final = (Detector.ERRORS, Detector.LATENCY, Detector.TRIP)
+BEFORE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    All claims about one scope.
+
+    Attributes:
+        scope: The narrowest that explains them.
+        signals: The claims, restated for the scope: its own value, sample and flags.
+        attribution: Of the claim with the highest score above its threshold, those that may act first.
+        severe: Enough to act on without a second witness.
+        material: Large enough to act on.
+        agreeing: The different witnesses, by name.
+    """
+
+    scope: Scope
+    signals: tuple[Signal, ...]
+    attribution: Attribution
+    severe: bool
+    material: bool
+    agreeing: tuple[str, ...]
+
+    @property
+    def actionable(self) -> bool:
+        """Tell whether automation may isolate for it, the blast-radius budget aside."""
+        return self.material and (self.severe or len(self.agreeing) >= 2)
+
+
+def fuse(signals: Sequence[Signal], series: Series, policy: DetectPolicy, now: float) -> tuple[Finding, ...]:
+    """
+    Return one finding for each scope, the widest last, in a fixed order.
+
+    Args:
+        signals: What the bank says now.
+        series: The rows of the last minutes of all routes.
+        policy: Smallest sample to act on.
+        now: Monotonic seconds.
+    """
+    groups: dict[Scope, list[tuple[Signal, Attribution]]] = {}
+    everywhere = _everywhere(signals, series, now)
+    for signal in signals:
+        attribution = _attributed(signal, series, policy, now)
+        if signal.detector in everywhere:
+            attribution = replace(attribution, scope=Scope.service(), share_ratio=1.0)
+        restated = _restated(signal, attribution, policy)
+        groups.setdefault(attribution.scope, []).append((restated, attribution))
+    order = list(ScopeKind)
+    ranked = sorted(groups.items(), key=lambda item: (order.index(item[0].kind), str(item[0])))
+    return tuple(_finding(scope, claims) for scope, claims in ranked)
+
+
+def _attributed(signal: Signal, series: Series, policy: DetectPolicy, now: float) -> Attribution:
+    onset_at = signal.since_at
+    window = series.between(max(onset_at, now - RECENT_S), now)
+    judged = sum(row.judged for row in window if _about(signal, row))
+    if judged < policy.min_requests:
+        window = series.between(onset_at, now)
+    before = series.between(onset_at - BEFORE_S, onset_at)
+    attribution = attribute(window, before, signal)
+    if signal.detector in ACTING:
+        return attribution
+    return replace(attribution, scope=signal.scope, share_ratio=1.0)
+
+
+def _about(signal: Signal, row: RouteSecond) -> bool:
+    return signal.scope.kind is ScopeKind.SERVICE or row.route == signal.scope.name
+
+
+def _everywhere(signals: Sequence[Signal], series: Series, now: float) -> frozenset[Detector]:
+    """Return the detectors without counts by route that claim most routes with traffic at the same time."""
+    judged: dict[str, int] = {}
+    for row in series.between(now - RECENT_S, now):
+        judged[row.route] = judged.get(row.route, 0) + row.judged + sum(row.waiting.values())
+    active = {route for route, requests in judged.items() if requests >= ROUTE_REQUESTS}
+    claimed = {s.scope.name for s in signals if s.detector is Detector.LATENCY and s.scope.kind is ScopeKind.ROUTE}
+    most = len(claimed) >= LEAST_ROUTES and len(claimed & active) >= EXPLAINS * len(active)
+    return frozenset({Detector.LATENCY}) if most else frozenset()
+
+
+def _restated(signal: Signal, attribution: Attribution, policy: DetectPolicy) -> Signal:
+    """Return *signal* as it looks on the attributed scope."""
+    scope, requests = attribution.scope, attribution.requests
+    match signal.detector:
+        case Detector.ERRORS:
+            enough = requests >= policy.min_requests
+            return replace(
+                signal,
+                scope=scope,
+                value=attribution.ratio,
+                sample=requests,
+                material=enough
+                and signal.score >= signal.threshold + MATERIAL_SCORE
+                and attribution.ratio >= material_ratio(signal.baseline),
+                severe=enough and requests >= SEVERE_REQUESTS and attribution.ratio >= SEVERE_RATIO,
+            )
+        case Detector.LATENCY | Detector.TRIP:
+            return replace(signal, scope=scope)
+        case _:
+            return replace(signal, material=False, severe=False)
+
+
+def _finding(scope: Scope, claims: Sequence[tuple[Signal, Attribution]]) -> Finding:
+    acting = [claim for claim in claims if claim[0].detector in ACTING]
+    _, attribution = max(acting or claims, key=lambda claim: claim[0].score / max(claim[0].threshold, 1e-9))
+    signals = tuple(signal for signal, _ in claims)
+    return Finding(
+        scope=scope,
+        signals=signals,
+        attribution=attribution,
+        severe=any(signal.severe for signal in signals),
+        material=any(signal.material for signal in signals),
+        agreeing=_witnesses(acting),
+    )
+
+
+def _witnesses(claims: Sequence[tuple[Signal, Attribution]]) -> tuple[str, ...]:
+    names = [detector.value for detector in ACTING if any(signal.detector is detector for signal, _ in claims)]
+    if any(_disconnected(signal, attribution) for signal, attribution in claims):
+        names.append(CONNECTION_FAILURES)
+    return tuple(names)
+
+
+def _disconnected(signal: Signal, attribution: Attribution) -> bool:
+    """Tell whether failures to get any answer are themselves far above normal."""
+    if signal.detector is not Detector.ERRORS:
+        return False
+    return attribution.connection_ratio >= material_ratio(attribution.connection_baseline_ratio)

@@ -1,0 +1,79 @@
+"""
+The last seconds, twice: as bare counts for one detector, and as whole rows for attribution and evidence.
+
+Both are rings of fixed length. Every question is asked by time (`since`), never by index, so a missing second leaves a
+gap and shifts nothing.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sidecar.detect.keep import Document
+from sidecar.facts import RouteSecond
+
+RECENT_S: Final = 30
+KEEP_S: Final = 180.0
+
+
+class Recent:
+    """(requests, bad) of the last 30 seconds that were reported."""
+
+    __slots__ = ("_at", "_bad", "_next", "_requests")
+
+    def __init__(self) -> None:
+        self._at = array("d", [-1e18] * RECENT_S)
+        self._requests = array("f", [0.0] * RECENT_S)
+        self._bad = array("f", [0.0] * RECENT_S)
+        self._next = 0
+
+    def add(self, requests: float, bad: float, at: float) -> None:
+        """Put one second in, the oldest one out."""
+        i = self._next
+        self._at[i], self._requests[i], self._bad[i] = at, requests, bad
+        self._next = (i + 1) % RECENT_S
+
+    def since(self, at: float) -> tuple[float, float]:
+        """Return (requests, bad) of the seconds that ended after *at*."""
+        requests = bad = 0.0
+        for i, ended_at in enumerate(self._at):
+            if ended_at > at:
+                requests += self._requests[i]
+                bad += self._bad[i]
+        return requests, bad
+
+    def snapshot(self) -> Document:
+        """Return the memory as a JSON object."""
+        return {"at": list(self._at), "requests": list(self._requests), "bad": list(self._bad), "next": self._next}
+
+    def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
+        """Put a snapshot back, its times moved by *shift_s*."""
+        self._at = array("d", [at + shift_s for at in row["at"]])
+        self._requests = array("f", row["requests"])
+        self._bad = array("f", row["bad"])
+        self._next = row["next"]
+
+
+class Series:
+    """The rows of the last *keep_s* seconds of all routes, in order of arrival."""
+
+    def __init__(self, keep_s: float = KEEP_S) -> None:
+        self._keep_s = keep_s
+        self._rows: deque[RouteSecond] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Series {len(self._rows)} rows>"
+
+    def add(self, seconds: Iterable[RouteSecond], now: float) -> None:
+        """Append *seconds* and forget what is older than the ring."""
+        self._rows.extend(seconds)
+        oldest = now - self._keep_s
+        while self._rows and self._rows[0].at <= oldest:
+            self._rows.popleft()
+
+    def between(self, after: float, until: float, route: str | None = None) -> Sequence[RouteSecond]:
+        """Return the rows that ended in (after, until], of one route or of all."""
+        return tuple(row for row in self._rows if after < row.at <= until and route in (None, row.route))
