@@ -7,16 +7,18 @@ A value's fault stands at the value, an unknown key's at the key, a missing key'
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from sidecar.config.catalogue import find
 from sidecar.config.errors import ConfigError
-from sidecar.config.kinds import OWN_ERROR, Fault, Kind, Step, meant
+from sidecar.config.kinds import OWN_ERROR, Fault, Step, meant
 from sidecar.config.schema import Config
 from sidecar.config.tree import Mark, Node
 from sidecar.config.units import shown
+
+MOST_ERRORS: Final = 200  # nobody reads more, and each costs a search for the word that was meant
 
 _ELSEWHERE: Final = {
     "limit": "service or a route",
@@ -40,7 +42,7 @@ def located(tree: Node, fault: Fault) -> ConfigError:
 
 def of_validation(tree: Node, invalid: ValidationError) -> Iterator[ConfigError]:
     """Yield what pydantic found, in our words."""
-    for error in invalid.errors(include_url=False, include_input=False):
+    for error in invalid.errors(include_url=False, include_input=False)[:MOST_ERRORS]:
         at = error["loc"]
         if error["type"] == OWN_ERROR:
             for fault in error["ctx"]["faults"]:
@@ -70,7 +72,7 @@ def _of_shape(tree: Node, at: tuple[Step, ...], kind: str) -> ConfigError:
         return mark.error(path, "is missing", f"add `{at[-1]}: {_example(at)}`")
     if kind == "list_type":
         return mark.error(path, f"{_what(node)} is not a list", f"write {at[-1]}: [{_what(node)}]")
-    return mark.error(path, f"{_what(node)} is not a section", f"write keys below it: {_keys(_section(at))}")
+    return mark.error(path, f"{_what(node)} is not a section", f"write keys below it: {', '.join(_names(at))}")
 
 
 def _what(node: Node | None) -> str:
@@ -106,40 +108,23 @@ def _key_mark(tree: Node, at: tuple[Step, ...]) -> Mark:
 
 
 def _known(at: tuple[Step, ...]) -> str:
-    section = _section(at[:-1])
-    word = str(at[-1])
-    near = meant(word.replace("-", "_"), section.model_fields) if section else ""
-    if near:
+    word, names = str(at[-1]), _names(at[:-1])
+    if near := meant(word.replace("-", "_"), names):
         return f"did you mean {near}?"
     if word in _ELSEWHERE:
         return f"{word} belongs to {_ELSEWHERE[word]}"
-    return f"known here: {_keys(section)}"
+    return f"known here: {', '.join(names)}"
 
 
-def _keys(section: type[BaseModel] | None) -> str:
-    return ", ".join(section.model_fields) if section else "none"
+def _names(at: tuple[Step, ...]) -> list[str]:
+    key = find(at)
+    section = key.section if key else Config
+    return list(section.model_fields) if section else []
 
 
 def _example(at: tuple[Step, ...]) -> str:
-    section = _section(at[:-1])
-    field = section.model_fields.get(str(at[-1])) if section else None
-    kinds = [each for each in field.metadata if isinstance(each, Kind)] if field else []
-    return kinds[0].unit.split(",")[0] if kinds else "…"
-
-
-def _section(at: tuple[Step, ...]) -> type[BaseModel] | None:
-    """Return the section that stands at *at*, whatever the text holds there."""
-    section: type[BaseModel] | None = Config
-    for step in at:
-        if isinstance(step, str):
-            field = section.model_fields.get(step) if section else None
-            section = next(_sections(field.annotation), None) if field else None
-    return section
-
-
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in (list, Union, UnionType):
-        for below in get_args(annotation):
-            yield from _sections(below)
+    key = find(at)
+    if key is None or key.kind is None:
+        return "…"
+    examples = key.kind.schema.get("examples", key.kind.schema.get("enum"))
+    return str(examples[0]) if isinstance(examples, list) else "…"

@@ -14,7 +14,7 @@ from typing import Final
 
 from sidecar.config.errors import ConfigError, ConfigErrors
 from sidecar.config.kinds import Step
-from sidecar.config.tree import Mark, Node, parse, scalar_of
+from sidecar.config.tree import MAX_DEPTH, Mark, Node, parse, scalar_of
 
 PREFIX: Final = "SIDECAR__"
 
@@ -57,6 +57,8 @@ def lay(root: Node, settings: Iterator[Setting], errors: list[ConfigError]) -> N
     """Return *root* with each of *settings* over it; what cannot be placed is added to *errors*."""
     for setting in settings:
         try:
+            if len(setting.steps) > MAX_DEPTH:
+                raise _misplaced(setting, 0, f"more than {MAX_DEPTH} levels deep")
             root = _placed(root, 0, _value(setting), setting)
         except ConfigErrors as found:
             errors.extend(found.errors)

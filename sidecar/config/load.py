@@ -15,13 +15,14 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from sidecar.config import layers
+from sidecar.config.catalogue import json_schema
 from sidecar.config.checks import between, named_twice, without_upstream
 from sidecar.config.compile import compile_config, keep_admin
 from sidecar.config.errors import ConfigError, ConfigErrors
 from sidecar.config.faults import located, of_validation, unanswered
 from sidecar.config.kinds import Fault, Step
 from sidecar.config.policies import Compiled
-from sidecar.config.schema import Config, json_schema
+from sidecar.config.schema import Config
 from sidecar.config.tree import Node, Plain, parse
 
 __all__ = ["ConfigError", "ConfigErrors", "json_schema", "keep_admin", "load", "read", "static_changes", "text_hash"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -307,8 +307,3 @@ class Config(Section):
     drain: DrainSection = Field(default=DrainSection(), description="How a process leaves.")
     notify: list[NotifySection] = Field(default=[], description="Who is told.")
     store: StoreSection = Field(default=StoreSection(), description="How long history is kept.")
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a config file, for editors and other programs."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}

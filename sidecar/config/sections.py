@@ -31,7 +31,7 @@ from sidecar.config.fields import (
 )
 from sidecar.config.kinds import Fault, count, refuse
 from sidecar.config.policies import Match, RouteRule
-from sidecar.facts import Mode
+from sidecar.facts import OVERFLOW, Mode
 from sidecar.guard.policies import BreakerPolicy, LimitMode, LimitPolicy
 
 _BREAKER: Final = BreakerPolicy()
@@ -255,8 +255,8 @@ class RouteSection(Section):
 
     def faults(self) -> Iterator[Fault]:
         """Refuse two answers to who a client is, and the name of the metrics' overflow series."""
-        if self.name == "_other":
-            yield Fault(("name",), "_other is the overflow series of the metrics", "choose another name")
+        if self.name == OVERFLOW:
+            yield Fault(("name",), f"{OVERFLOW} is the overflow series of the metrics", "choose another name")
         key = self.limit.per_client.key if self.limit and self.limit.per_client else None
         if key is not None and "client_key" in self.model_fields_set and key != self.client_key:
             yield Fault(

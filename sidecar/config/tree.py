@@ -109,7 +109,7 @@ def scalar_of(text: str, *, plain: bool) -> bool | int | str | None:
 
 def empty(file: str) -> Node:
     """Return the tree of an empty document."""
-    return Node("map", Mark(file, 1, 1))
+    return Node("map", Mark(file))
 
 
 def parse(text: str, file: str) -> Node:
