@@ -271,6 +271,31 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half_open"
 
 
+@dataclass(frozen=True, slots=True)
+class RouteGauges:
+    """
+    What the guard of one route says of itself at one moment, in one worker; counts are cumulative.
+
+    Attributes:
+        in_flight: Requests between admission and end.
+        waiting_ages_s: Age of every request that was sent upstream and has no first response byte yet.
+        breaker, generation, trips: Its state, its moves, its trips.
+        limits: Level (`route`, `service`) → tokens left; the buckets of single clients are not in it.
+        concurrency_limit: This worker's part; None when unlimited.
+        passed, held: Directive id → requests that it let pass, and that it refused.
+    """
+
+    in_flight: int = 0
+    waiting_ages_s: tuple[float, ...] = ()
+    breaker: BreakerState = BreakerState.CLOSED
+    generation: int = 0
+    trips: int = 0
+    limits: Mapping[str, float] = field(default_factory=dict)
+    concurrency_limit: int | None = None
+    passed: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
+
+
 OVERFLOW: Final = "_other"  # the label and key of everything beyond a bounded table
 
 

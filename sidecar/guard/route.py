@@ -1,0 +1,333 @@
+"""
+The stack of one route: the hot path of every request.
+
+`admit` is the plain path: everything enforces, no directive touches the route. `_admit_fully` is the same stack with
+directives and observing controls; a property test holds both to the same answers. See `guard.py` for the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sidecar.facts import BreakerState, Directive, Mode, Outcome, RouteGauges
+from sidecar.guard import isolation as isolations
+from sidecar.guard import override as overrides
+from sidecar.guard import rules
+from sidecar.guard.breaker import Breaker
+from sidecar.guard.concurrency import Concurrency
+from sidecar.guard.gate import Gate
+from sidecar.guard.limit import Bucket, KeyedBuckets, Limits, Rate, kept, observes, runs
+from sidecar.guard.policies import LimitPolicy, RoutePolicy
+from sidecar.guard.shared import Shared
+from sidecar.guard.ticket import Ticket
+from sidecar.reasons import Refusal
+
+_NEVER: Final = float("inf")
+_SWEPT: Final = 256  # client keys looked at a tick and route: idle ones go
+_OFF: Final = Mode.OFF
+_NO_RULING: Final = rules.Ruling()
+
+
+class RouteGuard:
+    """The stack of one route. Bind it once an exchange; it survives live changes."""
+
+    __slots__ = (
+        "_breaker", "_client", "_concurrency", "_gates", "_late", "_limits", "_plain", "_route", "_rules",
+        "_service", "_shared", "_slow_due_at", "_waiting", "name",
+    )  # fmt: skip
+
+    def __init__(self, name: str, shared: Shared) -> None:
+        self.name = name
+        self._shared = shared
+        self._service = shared.concurrency
+        self._concurrency = Concurrency("concurrency")
+        self._client: KeyedBuckets | None = None
+        self._route: Bucket | None = None
+        self._limits: Limits | None = None
+        self._breaker: Breaker | None = None
+        self._rules: rules.Rules | None = None
+        self._gates: dict[tuple[str, bool], Gate] = {}
+        self._plain = True
+        # Tickets that were sent and wait for their first byte, oldest first; those older than `slow` move to `_late`.
+        self._waiting: dict[Ticket, None] = {}
+        self._late: dict[Ticket, None] = {}
+        self._slow_due_at = _NEVER  # no waiting ticket is older than `slow` before it
+
+    def __repr__(self) -> str:
+        return f"<RouteGuard {self.name} in_flight={self._concurrency.in_flight} {self._breaker}>"
+
+    # --- one request ---------------------------------------------------------------------------------------------
+
+    def admit(self, client: str, now: float) -> Ticket | Refusal:  # noqa: C901 - the hot path is one straight line
+        """Let one request of *client* pass, or say why not."""
+        if not self._plain:
+            return self._admit_fully(client, now)
+        if now >= self._slow_due_at:
+            self._find_late(now)
+        limits, concurrency, service, breaker = self._limits, self._concurrency, self._service, self._breaker
+        if limits is not None:
+            refusal = limits.take(client, now)
+            if refusal is not None:
+                return refusal
+        if concurrency.in_flight >= concurrency.cap or service.in_flight >= service.cap:
+            if limits is not None:
+                limits.cancel(client)
+            return (concurrency if concurrency.full() else service).refusal()
+        ticket = Ticket(client, now)
+        if breaker is not None:
+            if breaker.free:
+                ticket.generation = breaker.generation
+            else:
+                refusal = breaker.ask(now)
+                if refusal is not None:
+                    if limits is not None:
+                        limits.cancel(client)
+                    return refusal
+                breaker.admit(ticket, now)
+        concurrency.in_flight += 1
+        service.in_flight += 1
+        return ticket
+
+    def sent(self, ticket: Ticket, now: float) -> None:
+        """Note that the last byte of the request went upstream: from here on its age is upstream latency."""
+        if ticket.sent_at or ticket.settled:
+            return
+        ticket.sent_at = now
+        if ticket.first_byte_at:
+            return
+        if not self._waiting and self._breaker is not None:
+            self._slow_due_at = now + self._breaker.slow_s
+        self._waiting[ticket] = None
+
+    def first_byte(self, ticket: Ticket, now: float) -> None:
+        """Note the first byte of the answer: its age ends here, so a stream of events is not slow."""
+        if ticket.first_byte_at or ticket.settled:
+            return
+        ticket.first_byte_at = now
+        if ticket.sent_at:
+            (self._late if ticket.slow else self._waiting).pop(ticket, None)
+
+    def settle(
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: float,
+        *,
+        client_error: bool = False,
+        latency_s: float | None = None,
+    ) -> None:
+        """
+        End *ticket*: return its permits and tell the breaker. Exactly once; a second call is counted as a fault.
+
+        Args:
+            ticket: What `admit` gave.
+            outcome: As `measure/classify.py` decided it.
+            now: Monotonic seconds.
+            client_error: The upstream answered 4xx: while half open that is a sign of life.
+            latency_s: Last request byte sent → first response byte; the age at the end when there was no answer.
+        """
+        if ticket.settled:
+            self._shared.faults += 1
+            return
+        ticket.settled = True
+        concurrency, service, breaker = self._concurrency, self._service, self._breaker
+        concurrency.in_flight -= 1
+        service.in_flight -= 1
+        if ticket.beyond:
+            concurrency.beyond -= ticket.beyond & 1
+            service.beyond -= ticket.beyond >> 1
+        if ticket.sent_at and not ticket.first_byte_at:
+            (self._late if ticket.slow else self._waiting).pop(ticket, None)
+        if breaker is not None and ticket.generation == breaker.generation:
+            breaker.record(ticket, outcome, now, latency_s, client_error=client_error)
+
+    def limit_header(self, client: str, now: float) -> tuple[str, str] | None:
+        """Return the values of `RateLimit-Policy` and `RateLimit`, or None when no limit is enforced."""
+        return None if self._limits is None else self._limits.header(client, now)
+
+    # --- the same with directives and observing controls ---------------------------------------------------------
+
+    def _admit_fully(self, client: str, now: float) -> Ticket | Refusal:
+        ruling = self._ruling(client, now)
+        self._find_late(now)
+        would: list[Refusal] = []
+        refusal = self._ask_directives(ruling, now, would)
+        if refusal is not None:
+            return refusal
+        if self._limits is not None:
+            refusal = self._limits.take_observing(client, now, would, lenient=ruling.lenient)
+            if refusal is not None:
+                return refusal
+        ticket = Ticket(client, now)
+        refusal = self._ask_concurrency(ticket, would, lenient=ruling.lenient)
+        if refusal is None:
+            refusal = self._ask_breaker(ticket, ruling, now, would)
+        if refusal is not None:
+            if self._limits is not None:
+                self._limits.cancel(client)
+            return refusal
+        self._hand_out(ticket, ruling, now)
+        ticket.would = tuple(would)
+        return ticket
+
+    def _ruling(self, client: str, now: float) -> rules.Ruling:
+        if self._rules is not None and now >= self._rules.end_at:
+            self.direct(self._shared.in_force(now))
+        found = self._rules
+        return _NO_RULING if found is None else found.clients.get(client, found.everyone)
+
+    def _ask_directives(self, ruling: rules.Ruling, now: float, would: list[Refusal]) -> Refusal | None:
+        if ruling.override is not None:
+            refusal = overrides.refusal(ruling.override, now)
+            if refusal is not None:
+                ruling.override.hold()
+                return refusal
+        if ruling.isolation is not None:
+            refusal = isolations.refusal(ruling.isolation, now)
+            if refusal is not None:
+                ruling.isolation.hold()
+                if not (ruling.lenient or self._shared.observing):
+                    return refusal
+                would.append(refusal)
+        return None
+
+    def _ask_concurrency(self, ticket: Ticket, would: list[Refusal], *, lenient: bool) -> Refusal | None:
+        for bit, member in ((1, self._concurrency), (2, self._service)):
+            observed = lenient or member.observed
+            if not observed and member.full():
+                return member.refusal()
+            if observed and member.would_be_full():
+                would.append(member.refusal())
+                ticket.beyond |= bit
+        return None
+
+    def _ask_breaker(self, ticket: Ticket, ruling: rules.Ruling, now: float, would: list[Refusal]) -> Refusal | None:
+        breaker = self._breaker
+        if breaker is None or ruling.allow:
+            return None
+        if ruling.trial and not self._shared.observing:
+            breaker.admit_trial(ticket, now)
+            return None
+        refusal = breaker.ask(now)
+        if refusal is None:
+            breaker.admit(ticket, now)
+        elif ruling.lenient or breaker.observed:
+            would.append(refusal)
+            return None
+        return refusal
+
+    def _hand_out(self, ticket: Ticket, ruling: rules.Ruling, now: float) -> None:
+        self._concurrency.in_flight += 1
+        self._service.in_flight += 1
+        self._concurrency.beyond += ticket.beyond & 1
+        self._service.beyond += ticket.beyond >> 1
+        for gate in (ruling.override, ruling.isolation):
+            if gate is not None:
+                gate.take(now)
+                ticket.directive = gate.directive.id
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def _find_late(self, now: float) -> None:
+        """Move the tickets whose age passed `slow` to `_late` and count each once."""
+        if now < self._slow_due_at:
+            return
+        breaker, self._slow_due_at = self._breaker, _NEVER
+        if breaker is None:
+            return
+        late = []
+        for ticket in self._waiting:
+            if ticket.sent_at + breaker.slow_s > now:
+                self._slow_due_at = ticket.sent_at + breaker.slow_s
+                break
+            late.append(ticket)
+        for ticket in late:
+            del self._waiting[ticket]
+            self._late[ticket] = None
+            ticket.slow = True
+            breaker.overdue(ticket, now)
+
+    def tick(self, now: float) -> None:
+        """Let time act on this route."""
+        self._find_late(now)
+        if self._breaker is not None:
+            self._breaker.tick(now)
+        if self._client is not None:
+            self._client.sweep(now, _SWEPT)
+
+    def gauges(self, now: float) -> RouteGauges:
+        """Return what this route's guard says of itself."""
+        breaker = self._breaker
+        gates = [gate for (_, observing), gate in self._gates.items() if not observing]
+        return RouteGauges(
+            in_flight=self._concurrency.in_flight,
+            waiting_ages_s=tuple(now - ticket.sent_at for held in (self._late, self._waiting) for ticket in held),
+            breaker=BreakerState.CLOSED if breaker is None else breaker.state,
+            generation=0 if breaker is None else breaker.generation,
+            trips=0 if breaker is None else breaker.trips,
+            limits={} if self._limits is None else self._limits.remaining(now),
+            concurrency_limit=self._concurrency.limit,
+            passed={gate.directive.id: gate.passed for gate in gates},
+            held={gate.directive.id: gate.held for gate in gates},
+        )
+
+    # --- changes -------------------------------------------------------------------------------------------------
+
+    def apply(self, policy: RoutePolicy, now: float) -> None:
+        """Go on under *policy*."""
+        whole = self._shared.policy
+        self._apply_limit(policy.limit, now)
+        self._concurrency.apply(policy.concurrency, whole.mode, whole.workers)
+        wanted = policy.breaker
+        if wanted is None or _OFF in (wanted.mode, whole.mode):
+            self._breaker = None
+        else:
+            if self._breaker is None:
+                self._breaker = Breaker(self.name, wanted, whole.seed, self._shared.trips, now)
+            self._breaker.apply(wanted, whole.mode, whole.seed, now)
+        self._slow_due_at = now  # `slow` may be another one: look again
+        self._bind()
+
+    def _apply_limit(self, policy: LimitPolicy | None, now: float) -> None:
+        whole = self._shared.policy
+        on = policy if policy is not None and runs(policy, whole.mode) else None
+        observed = on is not None and observes(on.mode, whole.mode)
+        self._route = kept(self._route, on.bucket if on else None, whole.workers, observed=observed, now=now)
+        keyed = on.per_client if on is not None else None
+        if on is None or keyed is None:
+            self._client = None
+        elif self._client is None:
+            self._client = KeyedBuckets(Rate(keyed, whole.workers), on.max_keys, observed=observed)
+        else:
+            self._client.apply(Rate(keyed, whole.workers), on.max_keys, observed=observed, now=now)
+        levels = (self._client, self._route, self._shared.bucket)
+        self._limits = Limits(*levels) if any(level is not None for level in levels) else None
+
+    def direct(self, directives: Sequence[Directive]) -> None:
+        """Take the full set of directives in force; gates of those that go on are kept."""
+        ids = {item.id for item in directives}
+        self._gates = {key: gate for key, gate in self._gates.items() if key[0] in ids}
+        self._rules = rules.of_route(self.name, directives, self._gate)
+        self._bind()
+
+    def _gate(self, directive: Directive, observing: bool) -> Gate:  # noqa: FBT001 - the shape that `rules` asks for
+        bucket, workers = self._shared.throttle(directive, observing=observing), self._shared.policy.workers
+        gate = self._gates.get((directive.id, observing))
+        if gate is None:
+            sampled = not overrides.is_override(directive)
+            gate = Gate(directive, sampled=sampled, bucket=bucket, workers=workers)
+            self._gates[directive.id, observing] = gate
+        gate.apply(directive, bucket, workers)
+        return gate
+
+    def _bind(self) -> None:
+        observed = self._concurrency.observed or self._service.observed
+        observed = observed or (self._limits is not None and not self._limits.plain)
+        observed = observed or (self._breaker is not None and self._breaker.observed)
+        self._plain = self._rules is None and not observed
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """The route's breaker; None when it has none."""
+        return self._breaker
