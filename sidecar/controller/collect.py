@@ -52,7 +52,7 @@ class RouteTotals:
     One route since this controller began, over all workers; gauges are of now.
 
     Attributes:
-        arrivals, outcomes, refused, would_refuse, ended, trips: As in `RouteTick`.
+        arrivals, outcomes, refused, would_refuse, ended, endings, trips: As in `RouteTick`.
         durations: `METHOD STATUS` → the whole exchange.
         latency: Upstream latency.
         in_flight, limits, concurrency_limit: Sums over the live workers; None when none has such a limit.
@@ -65,6 +65,7 @@ class RouteTotals:
     refused: Mapping[str, int] = field(default_factory=dict)
     would_refuse: Mapping[str, int] = field(default_factory=dict)
     ended: Mapping[str, int] = field(default_factory=dict)
+    endings: Mapping[str, int] = field(default_factory=dict)
     trips: int = 0
     durations: Mapping[str, Timing] = field(default_factory=dict)
     latency: Timing = field(default_factory=Timing)
@@ -292,6 +293,7 @@ def _totals_of(counts: Counts, gauges: _Gauges) -> RouteTotals:
         refused=counting.by_name(counts, "refused"),
         would_refuse=counting.by_name(counts, "would_refuse"),
         ended=counting.by_name(counts, "ended"),
+        endings=counting.by_name(counts, "endings"),
         trips=int(counting.only(counts, "trips")),
         durations=_durations(counts),
         latency=_timing(counts, "latency"),

@@ -21,7 +21,7 @@ Family = dict[Key, float]
 Counts = dict[str, Family]
 ONLY: Final[Key] = ("", "", 0)  # the key of a family's only number
 
-_NAMED: Final = ("outcomes", "refused", "would_refuse", "ended", "held")
+_NAMED: Final = ("outcomes", "refused", "would_refuse", "ended", "endings", "held")
 _PAIRED: Final = ("methods", "statuses", "endpoints", "paths", "trials")
 _ONLY_SECONDS: Final = frozenset({"clients", "methods", "statuses", "endpoints", "paths"})
 _OTHERS: Final = f"{OVERFLOW} {OVERFLOW}"

@@ -53,6 +53,7 @@ class RouteTick:
         arrivals, outcomes: `outcomes` by `Outcome` value.
         refused, would_refuse: By reason.
         ended: By reason other than refusals (`upstream_reset`, `client_disconnected`, …).
+        endings: `OUTCOME REASON` → what `refused` and `ended` hold together, with what it meant.
         durations: `METHOD STATUS` → [sum in s, [[bucket index, count], …]] of the whole exchange.
         latency: [sum in s, [[bucket index, count], …]] of upstream latency.
         waiting: [[bucket index of the age, count], …] of requests without a first byte; a gauge.
@@ -71,6 +72,7 @@ class RouteTick:
     refused: Mapping[str, int] = field(default_factory=dict)
     would_refuse: Mapping[str, int] = field(default_factory=dict)
     ended: Mapping[str, int] = field(default_factory=dict)
+    endings: Mapping[str, int] = field(default_factory=dict)
     durations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     latency: Sequence[Any] = (0.0, ())
     waiting: Sequence[Sequence[int]] = ()

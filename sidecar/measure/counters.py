@@ -99,6 +99,7 @@ class RouteCounters:
         "_changed",
         "_durations",
         "_ended",
+        "_endings",
         "_endpoints",
         "_heavy",
         "_latency",
@@ -123,6 +124,7 @@ class RouteCounters:
         self._refused: dict[str, int] = {}
         self._would: dict[str, int] = {}
         self._ended: dict[str, int] = {}
+        self._endings: dict[str, int] = {}
         self._methods: dict[str, Pair] = {}
         self._statuses: dict[str, Pair] = {}
         self._endpoints: dict[str, Pair] = {}
@@ -244,6 +246,8 @@ class RouteCounters:
             if reason is not None:
                 table = self._refused if TABLE[reason].party is Party.GUARD else self._ended
                 table[reason] = table.get(reason, 0) + count
+                ending = f"{outcome} {reason}"
+                self._endings[ending] = self._endings.get(ending, 0) + count
             if not cell.reached:
                 continue
             failed = count if cell.failed else 0
@@ -271,6 +275,7 @@ class RouteCounters:
             refused=dict(self._refused),
             would_refuse=dict(self._would),
             ended=dict(self._ended),
+            endings=dict(self._endings),
             durations={name: row.row() for name, row in self._durations.items()},
             latency=self._latency.row(),
             waiting=[[i, n] for i, n in sorted(histogram.of_values(gauges.waiting_ages_s).items())],
@@ -300,6 +305,7 @@ class Meter:
     def __init__(self) -> None:
         self._routes: dict[str, RouteCounters] = {}
         self._overhead = Durations()
+        self._full = True  # the first tick of a link says everything
 
     def __repr__(self) -> str:
         return f"<Meter {self._routes}>"
@@ -319,6 +325,7 @@ class Meter:
         """Say everything in the next tick: call it when a tick was dropped or a link is new."""
         for counters in self._routes.values():
             counters.resend()
+        self._full = True
 
     def tick(
         self,
@@ -333,9 +340,11 @@ class Meter:
         config_version: int = 0,
         dropped: int = 0,
         draining: bool = False,
+        since_at: float = 0.0,
     ) -> Tick:
         """Return the frame of this second: the routes that changed since the last one, and the worker's gauges."""
         routes = {name: row.tick(guard.gauges(name, now), now) for name, row in self._routes.items()}
+        full, self._full = self._full, False
         return Tick(
             worker=worker,
             epoch=epoch,
@@ -348,6 +357,8 @@ class Meter:
             config_version=config_version,
             dropped=dropped,
             draining=draining,
+            since_at=since_at,
+            full=full,
         )
 
 
