@@ -1,5 +1,7 @@
 """The command line: the tree of verbs, the global options, and what every exit code means."""
 
+# ruff: noqa: FBT001, FBT002  typer reads the options from the signature
+
 from __future__ import annotations
 
 import os
@@ -31,6 +33,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(control.app, name="control")
 app.add_typer(audit.app, name="audit")
 app.add_typer(control.notify, name="notify")
+app.add_typer(control.breaker, name="breaker")
 app.command("status", epilog="Example: sidecar status -w")(command(status.status))
 app.command("top", epilog="Example: sidecar top -w")(command(status.top))
 app.command("explain", epilog="Example: sidecar explain 5f2a-1c")(audit.explain)
@@ -71,7 +74,7 @@ def run(
     # `python -m sidecar run` never comes this far: __main__ hands it to the supervisor without loading the CLI.
     given = {"-c": config_file, "--upstream": upstream, "--listen": listen, "--workers": workers}
     flags = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    os.execv(sys.executable, [sys.executable, "-m", "sidecar", "run", *flags])
+    os.execv(sys.executable, [sys.executable, "-m", "sidecar", "run", *flags])  # noqa: S606  itself
 
 
 @app.command(epilog="Example: sidecar demo")
@@ -80,7 +83,7 @@ def demo(
 ) -> None:
     """Tell the whole loop on real processes, in under two minutes; exit 0 only if every stage happened."""
     flags = ["--quiet"] if fast else []
-    os.execv(sys.executable, [sys.executable, "-m", "sidecar.demo.story", *flags])
+    os.execv(sys.executable, [sys.executable, "-m", "sidecar.demo.story", *flags])  # noqa: S606  itself
 
 
 def main(argv: Sequence[str] | None = None) -> None:

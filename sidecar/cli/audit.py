@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
+from rich.markup import escape
 
 from sidecar.cli import render
 from sidecar.cli.client import Exit, quoted
@@ -26,13 +28,13 @@ def list_(
 ) -> None:
     """List the changes, the newest first, each with the name of its token."""
 
-    def table(answer: Any) -> RenderableType:
+    def table(answer: Any, now: datetime) -> RenderableType:
         return render.table(
             "",
             ("#", "TIME", "WHO", "WHAT", "INCIDENT#", "DETAIL"),
             (
                 (
-                    i.get("sequence"), render.moment(i.get("time")), i.get("author"), i.get("kind"),
+                    i.get("sequence"), render.moment(i.get("time"), now), i.get("author"), i.get("kind"),
                     i.get("incident"), _detail(i.get("body") or {}),
                 )
                 for i in answer["items"]
@@ -40,7 +42,7 @@ def list_(
             "Nothing was changed yet.",
         )  # fmt: skip
 
-    session.show(lambda: session.client.get("/audit", limit=limit).body, table)
+    session.show(lambda: session.client.get("/audit", limit=limit), table)
 
 
 def _detail(body: dict[str, Any]) -> str:
@@ -51,16 +53,17 @@ def _detail(body: dict[str, Any]) -> str:
 @command
 def verify(session: Session) -> None:
     """Check the hash chain of all events; exit 1 when a row was edited, moved or removed."""
-    answer = session.client.get("/audit/verify").body
-    whole = bool(answer["ok"])
-    sentence = (
-        f"[green]✓[/] {answer['rows']} events, the chain is whole."
-        if whole
-        else f"[red]✗[/] The chain breaks at event {answer.get('first_bad')}: {answer.get('problem')}"
-    )
-    session.print(answer, lambda _: sentence)
-    if not whole:
+    answer = session.client.get("/audit/verify")
+    session.print(answer, verdict)
+    if not answer.body["ok"]:
         raise typer.Exit(Exit.REFUSED)
+
+
+def verdict(answer: Any, _: datetime) -> RenderableType:
+    """Say whether the chain is whole."""
+    if answer["ok"]:
+        return f"[green]✓[/] {answer['rows']} events, the chain is whole."
+    return f"[red]✗[/] The chain breaks at event {answer.get('first_bad')}: {escape(str(answer.get('problem')))}"
 
 
 @command
@@ -69,11 +72,12 @@ def explain(
     decision: Annotated[str, typer.Argument(metavar="DECISION", help="The `decision` of a refused answer.")],
 ) -> None:
     """Say why a request was refused: the rule, its values, the incident."""
+    session.show(lambda: session.client.get(f"/decisions/{quoted(decision)}"), explanation)
 
-    def table(answer: Any) -> RenderableType:
-        return render.fields(
-            (name.replace("_", " "), render.moment(value) if name.endswith("time") else value)
-            for name, value in answer.items()
-        )
 
-    session.show(lambda: session.client.get(f"/decisions/{quoted(decision)}").body, table)
+def explanation(answer: Any, now: datetime) -> RenderableType:
+    """Return one decision, a line a field."""
+    return render.fields(
+        (name.replace("_", " "), render.moment(value, now) if name.endswith("time") else value)
+        for name, value in answer.items()
+    )

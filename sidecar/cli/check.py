@@ -13,9 +13,9 @@ import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
-from sidecar.cli.client import Exit
+from sidecar.cli.client import Answer, Exit
 from sidecar.cli.session import Session
-from sidecar.config.load import ConfigErrors, load
+from sidecar.config.errors import ConfigError
 from sidecar.config.policies import Address, Compiled, Endpoint
 
 
@@ -38,7 +38,8 @@ def check(
     """Check the file, the upstream, the ports and the state directory; exit 1 when something would fail."""
     findings = list(_findings(config_file))
     rows = [{"check": f.name, "ok": f.ok, "problem": f.problem, "hint": f.hint} for f in findings]
-    session.print({"ok": all(f.ok for f in findings), "checks": rows}, lambda _: [_line(f) for f in findings])
+    answer = Answer.local({"ok": all(f.ok for f in findings), "checks": rows})
+    session.print(answer, lambda _, __: [_line(f) for f in findings])
     if not all(f.ok for f in findings):
         raise typer.Exit(Exit.REFUSED)
 
@@ -50,18 +51,25 @@ def _line(finding: Finding) -> RenderableType:
 
 
 def _findings(file: Path) -> Iterator[Finding]:
+    from sidecar.config.errors import ConfigErrors  # noqa: PLC0415  yaml and pydantic are slow to import
+    from sidecar.config.load import load  # noqa: PLC0415
+
     try:
         compiled = load(file.read_text(encoding="utf-8"), name=str(file), environ=os.environ, flags={})
     except (OSError, UnicodeDecodeError) as error:
         yield Finding(f"{file} is readable", False, str(error), "name a file with -c FILE")
         return
     except ConfigErrors as invalid:
-        yield from (Finding(f"{file} is valid", False, str(error), error.hint) for error in invalid.errors)
+        yield from (Finding(f"{file} is valid", False, _place(error), error.hint) for error in invalid.errors)
         return
     yield Finding(f"{file} is valid", True)
     yield from (_reachable(endpoint) for endpoint in compiled.proxy.upstream.endpoints)
     yield from _listeners(compiled)
     yield _writable(Path(compiled.static.state))
+
+
+def _place(error: ConfigError) -> str:
+    return f"{error.line}:{error.column}: {error.path}: {error.problem}" if error.line else error.problem
 
 
 def _attempt(name: str, act: Callable[[], object], hint: str) -> Finding:
@@ -76,9 +84,7 @@ def _reachable(endpoint: Endpoint) -> Finding:
     def connect() -> None:
         socket.create_connection((endpoint.host, endpoint.port), timeout=1.0).close()
 
-    return _attempt(
-        f"upstream {endpoint} accepts connections", connect, "start the API, or correct upstream.endpoints"
-    )
+    return _attempt(f"upstream {endpoint} accepts connections", connect, "start the API, or correct upstream.endpoints")
 
 
 def _listeners(compiled: Compiled) -> Iterator[Finding]:

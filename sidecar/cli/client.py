@@ -7,19 +7,25 @@ its kind into the exit code.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
+from sidecar import clock
+
 DEFAULT_ADMIN: Final = "http://127.0.0.1:9901"
 TIMEOUT_S: Final = 30.0
+SILENCE_S: Final = 45.0  # three heartbeats of the event stream
 
 
 class Exit(IntEnum):
@@ -31,7 +37,7 @@ class Exit(IntEnum):
     UNREACHABLE = 3
 
 
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818  a command that failed, not a kind of error
     """
     A command that did not do what it was asked.
 
@@ -52,11 +58,23 @@ class Failure(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: `body` is parsed JSON, or text where the API sends text."""
+    """
+    One answer.
 
-    status: int
-    etag: str
+    Attributes:
+        body: Parsed JSON, or text where the API sends text.
+        now: The sidecar's own wall time, so that "ago" is right although this machine's clock is wrong.
+        etag: The ETag header; empty when there is none.
+    """
+
     body: Any
+    now: datetime
+    etag: str = ""
+
+    @classmethod
+    def local(cls, body: Any) -> Answer:
+        """Return an answer that this machine gives itself."""
+        return cls(body, clock.wall())
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -111,15 +129,18 @@ class Client:
             Failure: when there was no answer, or one of 400 and above.
         """
         connection, response = self._open(method, path, query or {}, body, headers or {}, TIMEOUT_S)
-        with _closing(connection):
-            data = response.read()
+        with contextlib.closing(connection):
+            try:
+                data = response.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(error) from error
         return self._judge(response, data)
 
     def events(self, last_id: str = "") -> Iterator[Mapping[str, Any]]:
-        """Yield the live events; ends when the sidecar closes the stream."""
+        """Yield the live events; ends when the stream ends, or is silent for longer than its heartbeat."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
-        connection, response = self._open("GET", "/events", {}, None, headers, None)
-        with _closing(connection):
+        connection, response = self._open("GET", "/events", {}, None, headers, SILENCE_S)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
             if response.status != http.HTTPStatus.OK:
                 self._judge(response, response.read())
             for line in response:
@@ -133,7 +154,7 @@ class Client:
         query: Mapping[str, str | int | None],
         body: bytes | Mapping[str, Any] | None,
         headers: Mapping[str, str],
-        timeout_s: float | None,
+        timeout_s: float,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         sent = dict(headers)
         if self._token:
@@ -150,44 +171,50 @@ class Client:
             connection.request(method, target, body=data, headers=sent)
             return connection, connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise Failure(
-                Exit.UNREACHABLE,
-                f"no sidecar answers at {self._admin}: {error}",
-                "start one with `sidecar run -c config/sidecar.yaml`, or name it with --admin URL",
-            ) from error
+            raise self._unreachable(error) from error
+        except UnicodeEncodeError as error:
+            raise Failure(Exit.USAGE, "the token is not ASCII", "copy it again, without spaces and quotes") from error
 
-    def _connection(self, timeout_s: float | None) -> http.client.HTTPConnection:
+    def _unreachable(self, error: Exception) -> Failure:
+        return Failure(
+            Exit.UNREACHABLE,
+            f"no sidecar answers at {self._admin}: {error}",
+            "start one with `sidecar run -c config/sidecar.yaml`, or name it with --admin URL",
+        )
+
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         if self._admin.startswith("unix:"):
-            return _UnixConnection(self._admin.removeprefix("unix:"), timeout_s or TIMEOUT_S)
-        parts = urlsplit(self._admin)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return _UnixConnection(self._admin.removeprefix("unix:"), timeout_s)
+        try:
+            parts = urlsplit(self._admin)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            parts, host, port = urlsplit(""), None, None
+        if parts.scheme not in ("http", "https") or not host:
             raise Failure(
                 Exit.USAGE, f"--admin {self._admin!r} is not an address", f"use --admin {DEFAULT_ADMIN} or unix:PATH"
             )
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        return kind(parts.hostname, parts.port, timeout=timeout_s)
+        return kind(host, port, timeout=timeout_s)
 
     def _judge(self, response: http.client.HTTPResponse, data: bytes) -> Answer:
         kind = response.headers.get_content_type()
         body: Any = data.decode("utf-8", "replace")
         if kind.endswith("json") and data:
-            body = json.loads(data)
+            try:
+                body = json.loads(data)
+            except ValueError as error:
+                raise self._unreachable(error) from error
         if response.status < http.HTTPStatus.BAD_REQUEST:
-            return Answer(response.status, response.headers.get("ETag", ""), body)
+            return Answer(body, _time_of(response.headers.get("Date")), response.headers.get("ETag", ""))
         raise _failure(response.status, body if isinstance(body, dict) else {"title": response.reason})
 
 
-class _closing:
-    """Close a connection whatever happens, and nothing else."""
-
-    def __init__(self, connection: http.client.HTTPConnection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
+def _time_of(date: str | None) -> datetime:
+    try:
+        return parsedate_to_datetime(date or "")
+    except ValueError:
+        return clock.wall()
 
 
 _HINTS: Final = {
@@ -196,15 +223,14 @@ _HINTS: Final = {
     404: "list what there is, such as `sidecar incident list`",
     503: "the store does not take writes; `sidecar status` says why",
 }
+_INVALID: Final = (400, 413, 415, 422)
 
 
 def _failure(status: int, problem: Mapping[str, Any]) -> Failure:
     text = str(problem.get("detail") or problem.get("title") or f"the sidecar answered {status}")
     hint = str(problem.get("hint") or _HINTS.get(status, ""))
-    invalid = (http.HTTPStatus.BAD_REQUEST, http.HTTPStatus.UNPROCESSABLE_ENTITY)
-    return Failure(
-        Exit.USAGE if status in invalid else Exit.REFUSED, text, hint, tuple(problem.get("errors") or ())
-    )
+    errors = tuple(problem.get("errors") or ())
+    return Failure(Exit.USAGE if status in _INVALID else Exit.REFUSED, text, hint, errors)
 
 
 def find_token(token_file: Path | None, environ: Mapping[str, str]) -> str:

@@ -10,12 +10,12 @@ from sidecar.cli.client import Client, Failure, find_admin, find_token
 from sidecar.facts import Action
 
 
-def _ask(path: str, name: Callable[[Any], tuple[str, str]]) -> Iterable[tuple[str, str]]:
+def _ask(path: str, name: Callable[[Any], tuple[str, str]], rows: str = "items") -> Iterable[tuple[str, str]]:
     try:
         answer = Client(find_admin(None), find_token(None, os.environ)).get(path)
     except Failure:
         return []
-    return [name(item) for item in answer.body.get("items", [])]
+    return [name(item) for item in answer.body.get(rows, [])]
 
 
 def incidents(incomplete: str) -> Iterable[tuple[str, str]]:
@@ -46,4 +46,16 @@ def actions(incomplete: str) -> Iterable[tuple[str, str]]:
         (Action.ALLOW.value, "no automatic action and no breaker"),
         (Action.OBSERVE.value, "would-have only"),
     ]
+    return [row for row in rows if row[0].startswith(incomplete)]
+
+
+def routes(incomplete: str) -> Iterable[tuple[str, str]]:
+    """Complete a route's name."""
+    rows = _ask("/routes", lambda item: (item["name"], f"breaker {item.get('breaker')}"))
+    return [row for row in rows if row[0].startswith(incomplete)]
+
+
+def receivers(incomplete: str) -> Iterable[tuple[str, str]]:
+    """Complete a receiver's name."""
+    rows = _ask("/status", lambda item: (item["name"], item["type"]), "receivers")
     return [row for row in rows if row[0].startswith(incomplete)]

@@ -1,20 +1,21 @@
 """`sidecar config`: see, check, apply, confirm and roll back the configuration."""
 
+# ruff: noqa: FBT002  typer reads the options from the signature
+
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
-from rich.markup import escape
 
 from sidecar.cli import complete, render
-from sidecar.cli.client import Exit, Failure
+from sidecar.cli.client import Answer, Exit, Failure
 from sidecar.cli.session import Session, command
-from sidecar.config.load import ConfigErrors, json_schema, load
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,14 +34,16 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the histor
 def show(session: Session) -> None:
     """Print the active configuration as it was written (secrets hidden)."""
     answer = session.client.get("/config").body
-    text = answer["text"] if isinstance(answer, Mapping) else answer
-    session.console.file.write(render.as_json(answer) if session.wants_json else text)
+    session.console.file.write(render.as_json(answer) if session.wants_json else answer["text"])
 
 
 @app.command(epilog="Example: sidecar config validate config/sidecar.yaml")
 @command
 def validate(session: Session, file: FileArgument) -> None:
     """Check a file, without a sidecar: every error at once, with its line and what to write instead."""
+    from sidecar.config.errors import ConfigErrors  # noqa: PLC0415  yaml and pydantic are slow to import
+    from sidecar.config.load import load  # noqa: PLC0415
+
     try:
         compiled = load(_read(file), name=str(file), environ=os.environ, flags={})
     except ConfigErrors as invalid:
@@ -53,7 +56,7 @@ def validate(session: Session, file: FileArgument) -> None:
             raise typer.Exit(Exit.USAGE) from invalid
         count = len(rows)
         raise Failure(Exit.USAGE, f"{file}: {count} error{'s' * (count > 1)}", "", tuple(rows)) from invalid
-    session.done({"valid": True, "errors": []}, f"{file} is valid: {len(compiled.proxy.routes)} routes")
+    session.done(Answer.local({"valid": True, "errors": []}), f"{file} is valid: {len(compiled.proxy.routes)} routes")
 
 
 @app.command(epilog="Example: sidecar config diff 3 5")
@@ -61,12 +64,11 @@ def validate(session: Session, file: FileArgument) -> None:
 def diff(session: Session, a: Version = None, b: Version = None) -> None:
     """Show what changed between two versions (default: the last change)."""
 
-    def table(answer: Any) -> RenderableType:
-        title = f"version {answer['from']} → {answer['to']}" if "from" in answer else ""
-        return changes(answer["changes"], title)
+    def table(answer: Any, _: datetime) -> RenderableType:
+        return changes(answer["changes"], f"version {answer['from']} → {answer['to']}")
 
     query = {"from": a, "to": b}
-    session.show(lambda: session.client.call("GET", "/config/diff", query=query).body, table)
+    session.show(lambda: session.client.call("GET", "/config/diff", query=query), table)
 
 
 @app.command(epilog="Example: sidecar config apply new.yaml --reason 'raise the limit' --confirm-within 2m")
@@ -84,22 +86,27 @@ def apply(
     text = _read(file)
     client = session.client
     etag = client.get("/config").etag
-    query = {"dry_run": 1 if dry_run else None, "confirm_within": confirm_within, "reason": reason or f"apply {file.name}"}
-    answer = client.call("PUT", "/config", query=query, body=text.encode(), headers={"If-Match": etag}).body
-    session.print(answer, lambda given: list(_applied(given, dry_run=dry_run)))
+    query = {
+        "dry_run": 1 if dry_run else None,
+        "confirm_within": confirm_within,
+        "reason": reason or f"apply {file.name}",
+    }
+    answer = client.call("PUT", "/config", query=query, body=text.encode(), headers={"If-Match": etag})
+    session.print(answer, applied)
 
 
-def _applied(answer: Mapping[str, Any], *, dry_run: bool) -> Iterable[RenderableType]:
+def applied(answer: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]:
+    """Say what an apply or a rollback changed, and whether it waits for a confirmation."""
     workers = answer.get("workers") or {}
     yield changes(answer.get("changes", []), "")
-    if dry_run:
+    if answer.get("dry_run"):
         yield "[green]✓[/] Valid. Nothing was changed (--dry-run)."
     else:
         counted = f"{workers.get('acknowledged')} of {workers.get('total')} workers"
         yield f"[green]✓[/] Version {answer['version']} is {answer['state']} on {counted}."
     if answer.get("confirm_by_time"):
         yield (
-            f"[yellow]It reverts by itself {render.moment(answer['confirm_by_time'])}[/] unless you type: "
+            f"[yellow]It reverts by itself {render.moment(answer['confirm_by_time'], now)}[/] unless you type: "
             "[bold]sidecar config confirm[/]"
         )
 
@@ -108,8 +115,8 @@ def _applied(answer: Mapping[str, Any], *, dry_run: bool) -> Iterable[Renderable
 @command
 def confirm(session: Session) -> None:
     """Keep the version that waits for your confirmation."""
-    answer = session.client.call("POST", "/config/confirm", body={}).body
-    session.done(answer, f"Version {answer['version']} is confirmed.")
+    answer = session.client.call("POST", "/config/confirm", body={})
+    session.done(answer, f"Version {answer.body['version']} is confirmed.")
 
 
 @app.command(epilog="Example: sidecar config history")
@@ -117,18 +124,25 @@ def confirm(session: Session) -> None:
 def history(session: Session) -> None:
     """List the versions, the newest first."""
 
-    def table(answer: Any) -> RenderableType:
+    def table(answer: Any, now: datetime) -> RenderableType:
         return render.table(
             "",
             ("VERSION#", "STATE", "SOURCE", "AUTHOR", "TIME", "REASON"),
             (
-                (i["version"], render.state(i["state"]), i["source"], i["author"], render.moment(i["time"]), i["reason"])
+                (
+                    i["version"],
+                    render.state(i["state"]),
+                    i["source"],
+                    i["author"],
+                    render.moment(i["time"], now),
+                    i["reason"],
+                )
                 for i in answer["items"]
             ),
             "No versions.",
         )
 
-    session.show(lambda: session.client.get("/config/versions").body, table)
+    session.show(lambda: session.client.get("/config/versions"), table)
 
 
 @app.command(epilog="Example: sidecar config rollback 3 --reason 'limit was too low'")
@@ -136,14 +150,15 @@ def history(session: Session) -> None:
 def rollback(session: Session, to: Version = None, reason: ReasonOption = "rolled back by hand") -> None:
     """Run an earlier version again (default: the one before); the history keeps both."""
     body: dict[str, Any] = {"reason": reason} | ({"to": to} if to is not None else {})
-    answer = session.client.call("POST", "/config/rollback", body=body).body
-    session.done(answer, f"Version {answer['version']} is active: the text of an earlier version again.")
+    session.print(session.client.call("POST", "/config/rollback", body=body), applied)
 
 
 @app.command(epilog="Example: sidecar config schema > sidecar.schema.json")
 @command
 def schema(session: Session) -> None:
     """Print the JSON Schema, for editors."""
+    from sidecar.config.load import json_schema  # noqa: PLC0415  yaml and pydantic are slow to import
+
     session.console.file.write(render.as_json(json_schema()))
 
 
@@ -154,7 +169,7 @@ def changes(rows: Iterable[Mapping[str, Any]], title: str) -> RenderableType:
 
 
 def _value(value: Any) -> str:
-    return "–" if value is None else escape(str(value))
+    return "–" if value is None else str(value)
 
 
 def _read(file: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -39,34 +40,35 @@ def list_(
     state: Annotated[
         str | None, typer.Option("--state", help="open, acknowledged, mitigated, resolved or closed.")
     ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many rows.")] = 50,
 ) -> None:
     """List incidents, the newest first."""
 
-    def table(answer: Any) -> RenderableType:
+    def table(answer: Any, now: datetime) -> RenderableType:
         return render.table(
             "",
             ("ID#", "STATE", "SEVERITY", "SCOPE", "VERDICT", "OPENED", "TITLE"),
             (
                 (
                     item["id"], render.state(item["state"]), render.state(item["severity"]), item["scope"],
-                    render.state(item["verdict"]), render.moment(item["opened_time"]), item["title"],
+                    render.state(item["verdict"]), render.moment(item["opened_time"], now), item["title"],
                 )
                 for item in answer["items"]
             ),
             "No incidents." if state is None else f"No incident is {state}.",
         )  # fmt: skip
 
-    session.show(lambda: session.client.get("/incidents", state=state).body, table)
+    session.show(lambda: session.client.get("/incidents", state=state, limit=limit), table)
 
 
 @app.command(epilog="Example: sidecar incident show 12")
 @command
 def show(session: Session, number: Number) -> None:
     """Show one incident: what happened, since when, how bad, what was done, what to type."""
-    session.show(lambda: session.client.get(f"/incidents/{number}").body, incident)
+    session.show(lambda: session.client.get(f"/incidents/{number}"), incident)
 
 
-def incident(item: Mapping[str, Any]) -> Iterable[RenderableType]:
+def incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]:
     """Return one incident as an operator reads it: the verdict of ten seconds first, the evidence behind."""
     step = item.get("next_step")
     yield f"[bold]Incident {item['id']}: {escape(item['title'])}[/]"
@@ -75,13 +77,13 @@ def incident(item: Mapping[str, Any]) -> Iterable[RenderableType]:
             ("state", render.state(item["state"])),
             ("severity", render.state(item["severity"])),
             ("scope", item["scope"]),
-            ("opened", render.moment(item["opened_time"])),
-            ("acknowledged", item.get("acknowledged_time") and render.moment(item["acknowledged_time"])),
-            ("resolved", item.get("resolved_time") and render.moment(item["resolved_time"])),
+            ("opened", render.moment(item["opened_time"], now)),
+            ("acknowledged", item.get("acknowledged_time") and render.moment(item["acknowledged_time"], now)),
+            ("resolved", item.get("resolved_time") and render.moment(item["resolved_time"], now)),
             ("verdict", render.state(item["verdict"])),
             ("resolution", item.get("resolution")),
             ("came back", f"{item['flaps']} times" if item.get("flaps") else None),
-            ("if unanswered", step and f"{step['do']} {render.moment(step['at_time'])}"),
+            ("if unanswered", step and f"{step['do']} {render.moment(step['at_time'], now)}"),
             ("runbook", item.get("runbook")),
         )
     )
@@ -89,7 +91,14 @@ def incident(item: Mapping[str, Any]) -> Iterable[RenderableType]:
         "What was measured",
         ("DETECTOR", "SCOPE", "VALUE", "SCORE#", "THRESHOLD#", "SINCE"),
         (
-            (s["detector"], s["scope"], render.measured(s), s["score"], s["threshold"], render.moment(s["since_time"]))
+            (
+                s["detector"],
+                s["scope"],
+                render.measured(s),
+                s["score"],
+                s["threshold"],
+                render.moment(s["since_time"], now),
+            )
             for s in item.get("signals", [])
         ),
         "No signal.",
@@ -99,7 +108,7 @@ def incident(item: Mapping[str, Any]) -> Iterable[RenderableType]:
         ("ID", "SCOPE", "ACTION", "PASSES#", "STATE", "OWNER", "UNTIL"),
         (
             (i["id"], i["scope"], i["action"], render.share(i["share"]), render.state(i["state"]), i["owner"],
-             render.moment(i["end_time"]) + ("" if i.get("durable", True) else " (not stored yet)"))
+             render.moment(i["end_time"], now) + ("" if i.get("durable", True) else " (not stored yet)"))
             for i in item.get("isolations", [])
         ),
         "Nothing was isolated.",
@@ -107,20 +116,21 @@ def incident(item: Mapping[str, Any]) -> Iterable[RenderableType]:
     suspect = item.get("suspect")
     if suspect:
         yield f"[yellow]First suspect: config version {suspect['version']}[/]"
-        yield from (escape(f"    {line}") for line in _diff_lines(suspect["diff"]))
+        yield from (escape(f"    {line}") for line in diff_lines(suspect["diff"]))
     if item.get("commands"):
         yield "What to type"
         yield from (f"    [bold]{escape(line)}[/]" for line in item["commands"])
 
 
-def _diff_lines(diff: Any) -> list[str]:
+def diff_lines(diff: Any) -> list[str]:
+    """Return the changed settings of a suspected version, a line each."""
     if isinstance(diff, str):
         return diff.splitlines()
     return [f"{row['path']}: {row.get('old')} → {row.get('new')}" for row in diff]
 
 
 def _post(session: Session, number: int, verb: str, body: Mapping[str, Any], sentence: str) -> None:
-    answer = session.client.call("POST", f"/incidents/{number}/{verb}", body=body).body
+    answer = session.client.call("POST", f"/incidents/{number}/{verb}", body=body)
     session.done(answer, f"Incident {number} {sentence}.")
 
 
@@ -171,4 +181,4 @@ def close(session: Session, number: Number) -> None:
 def postmortem(session: Session, number: Number) -> None:
     """Print the post-mortem draft, in Markdown."""
     text = session.client.get(f"/incidents/{number}/postmortem").body
-    session.console.file.write(text if not session.wants_json else render.as_json({"markdown": text}))
+    session.console.file.write(render.as_json({"markdown": text}) if session.wants_json else text)

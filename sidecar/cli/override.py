@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -21,9 +22,7 @@ app = typer.Typer(
 
 ScopeArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="SCOPE", help="service, route:NAME or client:ROUTE:KEY.", autocompletion=complete.scopes
-    ),
+    typer.Argument(metavar="SCOPE", help="service, route:NAME or client:ROUTE:KEY.", autocompletion=complete.scopes),
 ]
 
 
@@ -32,18 +31,18 @@ ScopeArgument = Annotated[
 def list_(session: Session) -> None:
     """List the overrides in force."""
 
-    def table(answer: Any) -> RenderableType:
+    def table(answer: Any, now: datetime) -> RenderableType:
         return render.table(
             "",
             ("SCOPE", "ACTION", "AUTHOR", "ENDS", "STORED", "REASON"),
             (
-                (i["scope"], i["action"], i["author"], render.moment(i["end_time"]), i["durable"], i["reason"])
+                (i["scope"], i["action"], i["author"], render.moment(i["end_time"], now), i["durable"], i["reason"])
                 for i in answer["items"]
             ),
             "No override is in force.",
         )
 
-    session.show(lambda: session.client.get("/overrides").body, table)
+    session.show(lambda: session.client.get("/overrides"), table)
 
 
 @app.command("set", epilog="Example: sidecar override set route:search isolate --ttl 10m --reason 'index is rebuilt'")
@@ -71,15 +70,16 @@ def set_(
     if header_value is not None:
         body["header_value"] = header_value
         scope = scope if scope.count(":") > 1 else f"{scope}:-"
-    answer = session.client.call("PUT", f"/overrides/{quoted(_checked(scope))}", body=body).body
-    session.done(answer, f"{answer['scope']}: {answer['action']} until {render.moment(answer['end_time'])}")
+    answer = session.client.call("PUT", f"/overrides/{quoted(_checked(scope))}", body=body)
+    row = answer.body
+    session.done(answer, f"{row['scope']}: {row['action']} until {render.moment(row['end_time'], answer.now)}")
 
 
 @app.command(epilog="Example: sidecar override clear route:search")
 @command
 def clear(session: Session, scope: ScopeArgument) -> None:
     """End the override on a scope now."""
-    answer = session.client.call("DELETE", f"/overrides/{quoted(_checked(scope))}").body
+    answer = session.client.call("DELETE", f"/overrides/{quoted(_checked(scope))}")
     session.done(answer, f"The override on {scope} has ended.")
 
 

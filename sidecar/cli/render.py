@@ -94,15 +94,16 @@ def seconds(value: float | None) -> str:
     if minutes < 60:
         return f"{minutes}m{rest}s" if rest else f"{minutes}m"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes}m" if minutes else f"{hours}h"
+    if hours < 48:
+        return f"{hours}h{minutes}m" if minutes else f"{hours}h"
+    return f"{hours // 24}d{hours % 24}h"
 
 
-def moment(text: str | None, now: datetime | None = None) -> str:
+def moment(text: str | None, now: datetime) -> str:
     """Return an RFC 3339 time as `17:03:12Z (4m10s ago)`; a date only when it is another day."""
     if not text:
         return "–"
-    at = datetime.fromisoformat(text)
-    now = now or datetime.now(UTC)
+    at = datetime.fromisoformat(text).astimezone(UTC)
     distance = (now - at).total_seconds()
     words = f"{seconds(distance)} ago" if distance >= 0 else f"in {seconds(-distance)}"
     form = "%H:%M:%SZ" if at.date() == now.date() else "%Y-%m-%d %H:%M:%SZ"
@@ -112,8 +113,18 @@ def moment(text: str | None, now: datetime | None = None) -> str:
 def measured(signal: Mapping[str, Any]) -> str:
     """Return a signal's value beside its baseline and sample: `100% (normally 0.1%), 34 requests`."""
     unit = signal.get("unit", "ratio")
-    form = {"ratio": share, "s": seconds}.get(unit, lambda v: f"{v:.3g}/s")
-    return f"{form(signal.get('value'))} (normally {form(signal.get('baseline'))}), {signal.get('sample')} requests"
+    value, baseline = signal.get("value"), signal.get("baseline")
+    return f"{_in(unit, value)} (normally {_in(unit, baseline)}), {signal.get('sample')} requests"
+
+
+def _in(unit: str, value: float | None) -> str:
+    match unit:
+        case "ratio":
+            return share(value)
+        case "s":
+            return seconds(value)
+        case _:
+            return "–" if value is None else f"{value:.3g}/s"
 
 
 def _plain(cell: Any) -> str:
@@ -123,4 +134,5 @@ def _plain(cell: Any) -> str:
         return "yes" if cell else "no"
     if isinstance(cell, float):
         return f"{cell:.4g}"
-    return str(cell)
+    # What a client chose (a key, a path) may stand in a cell: it must not move the reader's cursor.
+    return "".join(letter if letter.isprintable() else "�" for letter in str(cell))

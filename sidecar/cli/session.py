@@ -8,24 +8,30 @@ signature, so that `sidecar incident show 12 -o json` works as well as `sidecar 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 
-from sidecar.cli.client import Client, Exit, Failure, find_admin, find_token
+from sidecar.cli.client import Answer, Client, Exit, Failure, find_admin, find_token
 from sidecar.cli.render import as_json, failure_lines
 
 WATCH_S: Final = 1.0
+PIPE_COLUMNS: Final = 160
+
+View = Callable[[Any, datetime], RenderableType | Iterable[RenderableType]]
 
 
 class Output(StrEnum):
@@ -41,9 +47,7 @@ AdminOption = Annotated[
 TokenOption = Annotated[
     Path | None, typer.Option("--token-file", help="A file that holds the bearer token.", rich_help_panel="Global")
 ]
-OutputOption = Annotated[
-    Output | None, typer.Option("-o", "--output", help="table or json.", rich_help_panel="Global")
-]
+OutputOption = Annotated[Output | None, typer.Option("-o", "--output", help="table or json.", rich_help_panel="Global")]
 WatchOption = Annotated[
     bool, typer.Option("-w", "--watch", help="Show again each second, until Ctrl-C.", rich_help_panel="Global")
 ]
@@ -80,47 +84,64 @@ class Session:
 
     @property
     def console(self) -> Console:
-        """Print to stdout, in color only where a person looks."""
-        return Console(no_color=True if self.no_color else None, highlight=False, soft_wrap=not sys.stdout.isatty())
+        """Print to stdout, in color only where a person looks; a pipe gets wide lines, so that rows stay whole."""
+        seen = sys.stdout.isatty()
+        width = None if seen or "COLUMNS" in os.environ else PIPE_COLUMNS
+        return Console(no_color=True if self.no_color else None, highlight=False, soft_wrap=not seen, width=width)
 
     @property
     def wants_json(self) -> bool:
         """Tell whether a script reads."""
         return self.output is Output.JSON
 
-    def show(self, fetch: Callable[[], Any], table: Callable[[Any], RenderableType | Iterable[RenderableType]]) -> None:
+    def show(self, fetch: Callable[[], Answer], view: View) -> None:
         """
-        Print what *fetch* returns, as JSON or as *table* makes it; again each second with `--watch`.
+        Print what *fetch* returns, as JSON or as *view* makes it; again each second with `--watch`.
 
-        Args:
-            fetch: Returns the JSON-ready answer.
-            table: Turns it into what a person reads.
+        A sidecar that stops answering while it is watched does not end the watch: the failure is shown until it is
+        back.
         """
         if not self.watch:
-            self.print(fetch(), table)
+            self.print(fetch(), view)
             return
-        with self.console.screen(hide_cursor=True) as screen:
-            try:
+        console = self.console
+        with contextlib.suppress(KeyboardInterrupt):
+            if self.wants_json or not console.is_terminal:
                 while True:
-                    made = table(fetch())
-                    screen.update(*([made] if not isinstance(made, list | tuple) else made))
+                    self.print(fetch(), view)
                     time.sleep(WATCH_S)  # the pace of a person's eyes, not a synchronisation
-            except KeyboardInterrupt:
-                return
+            with console.screen(hide_cursor=True) as screen:
+                while True:
+                    screen.update(Group(*_attempt(fetch, view)))
+                    time.sleep(WATCH_S)
 
-    def print(self, answer: Any, table: Callable[[Any], RenderableType | Iterable[RenderableType]]) -> None:
+    def print(self, answer: Answer, view: View) -> None:
         """Print one answer."""
         console = self.console
         if self.wants_json:
-            console.file.write(as_json(answer))
+            console.file.write(as_json(answer.body))
             return
-        made = table(answer)
-        for item in made if isinstance(made, list | tuple) else (made,):
+        for item in _items(view(answer.body, answer.now)):
             console.print(item)
 
-    def done(self, answer: Any, sentence: str) -> None:
-        """Print what was done: the answer for a script, a sentence for a person."""
-        self.print(answer, lambda _: f"[green]✓[/] {sentence}")
+    def done(self, answer: Answer, sentence: str) -> None:
+        """Print what was done: the answer for a script, a sentence for a person (plain text, no markup)."""
+        self.print(answer, lambda _, __: f"[green]✓[/] {escape(sentence)}")
+
+
+def _items(made: RenderableType | Iterable[RenderableType]) -> Iterable[RenderableType]:
+    # A Table is iterable by none of its methods, a str is: only what is made to hold several is taken apart.
+    return made if isinstance(made, list | tuple | Iterator) else [cast("RenderableType", made)]
+
+
+def _attempt(fetch: Callable[[], Answer], view: View) -> Iterable[RenderableType]:
+    try:
+        answer = fetch()
+    except Failure as failure:
+        if failure.code is not Exit.UNREACHABLE:
+            raise
+        return list(failure_lines(failure))
+    return list(_items(view(answer.body, answer.now)))
 
 
 def command(verb: Callable[..., None]) -> Callable[..., None]:
