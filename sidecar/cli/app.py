@@ -55,7 +55,7 @@ def root(
     output: OutputOption = None,
     watch: WatchOption = False,
     no_color: ColorOption = False,
-    version: Annotated[
+    _shown: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:

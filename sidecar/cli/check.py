@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
@@ -15,8 +15,10 @@ from rich.markup import escape
 
 from sidecar.cli.client import Answer, Exit
 from sidecar.cli.session import Session
-from sidecar.config.errors import ConfigError
-from sidecar.config.policies import Address, Compiled, Endpoint
+
+if TYPE_CHECKING:
+    from sidecar.config.errors import ConfigError
+    from sidecar.config.policies import Address, Compiled, Endpoint
 
 
 @dataclass(frozen=True, slots=True)
