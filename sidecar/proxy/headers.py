@@ -44,8 +44,7 @@ from typing import Final, NamedTuple
 
 from sidecar.proxy.addresses import as_forwarded, as_forwarded_for, read_chain
 from sidecar.proxy.framing import RequestHead, ResponseHead
-from sidecar.proxy.hop import Hop as Hop
-from sidecar.proxy.hop import Peer as Peer
+from sidecar.proxy.hop import Hop, Peer
 
 CONSOLE_COOKIE: Final = b"sidecar_session"
 
@@ -270,7 +269,11 @@ def _framing_back(response: ResponseHead, minor: int) -> bytes:
         return b""
     if response.content_length is not None:
         return b"content-length: %d\r\n" % response.content_length
-    return b"transfer-encoding: chunked\r\n" if rechunks(response, minor) else b""
+    if not rechunks(response, minor):
+        return b""
+    trailer = response.named.get(b"trailer")
+    announced = b"trailer: %b\r\n" % trailer if trailer and response.chunked else b""
+    return b"transfer-encoding: chunked\r\n" + announced
 
 
 def rechunks(response: ResponseHead, minor: int) -> bool:
