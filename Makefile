@@ -21,6 +21,10 @@ help: ## list the targets
 	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
+.venv/bench: requirements-bench.lock .venv/dev
+	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements-bench.lock
+	@touch $@
+
 .PHONY: run
 run: .venv/run ## start the sidecar on :8080; UPSTREAM=http://host:port puts it before your API, else a sample API is started
 	@UPSTREAM="$(UPSTREAM)" CONFIG="$(CONFIG)" BIN="$(BIN)" ./deploy/run.sh
@@ -46,7 +50,7 @@ docs: .venv/run ## write the generated pages of docs/reference
 	$(BIN)/python -m sidecar.config.reference
 
 .PHONY: bench
-bench: .venv/dev ## CPU per request side by side with nginx, HAProxy, Envoy and a naive aiohttp proxy
+bench: .venv/bench ## CPU per request side by side with nginx, HAProxy, Envoy and a naive aiohttp proxy
 	@./tests/install-peers.sh bench
 	$(BIN)/python -m loadtest.bench
 
@@ -62,3 +66,4 @@ conformance: .venv/dev ## every HTTP/1.1 case of the recordings
 lock: .venv/dev ## resolve the dependencies again (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header -o requirements.lock pyproject.toml
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev -o requirements-dev.lock pyproject.toml
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra bench -o requirements-bench.lock pyproject.toml
