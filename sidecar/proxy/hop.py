@@ -46,6 +46,9 @@ class Peer(NamedTuple):
     element: bytes
 
 
+NOBODY: Final = Peer("unknown", "unknown", trusted=False, lines=b"", element=b"for=unknown")
+
+
 class Hop:
     """
     What this install adds to every message: its pseudonym, whom it trusts, its key.
