@@ -205,14 +205,16 @@ class Breaker:
             self.consecutive += 1
         else:
             return
-        if latency_s is not None and not ticket.slow:
+        slow = ticket.slow
+        if latency_s is not None and not slow:
             ring.timed += 1
             if latency_s >= self.slow_s:
                 ring.slow += 1
+                slow = True
         if ring.failures or ring.slow:
-            self._judge(now)
+            self.judge(now)
         if not self.free:
-            self._climb(now, failed=outcome is _FAILURE)
+            self._climb(now, failed=slow or outcome is _FAILURE)
 
     def overdue(self, ticket: Asked, now: float) -> None:
         """Take note that *ticket* is in flight for longer than `slow` and has no first byte."""
@@ -222,11 +224,7 @@ class Breaker:
         self.ring.timed += 1
         self.ring.slow += 1
 
-    def forget(self, ticket: Asked) -> None:
-        """Return the slot of *ticket*, whatever became of it."""
-        self._probes.pop(ticket, None)
-
-    def _judge(self, now: float) -> None:
+    def judge(self, now: float) -> None:
         """Trip when a rule says so; compared with ≥."""
         if self.state is not CLOSED:
             return
@@ -316,7 +314,7 @@ class Breaker:
         self._decay_at = now + self.policy.window_s
 
     def _climb(self, now: float, *, failed: bool) -> None:
-        """Count one more outcome on the ramp's step; climb on evidence and time."""
+        """Count one more outcome on the ramp's step, where a slow one is a failure; climb on evidence and time."""
         if self.state is not CLOSED:
             return
         self._step_failures += failed
@@ -340,7 +338,7 @@ class Breaker:
         elif self.state is HALF_OPEN:
             self._expire_probes(now)
         elif self.state is CLOSED:
-            self._judge(now)
+            self.judge(now)
             self._decay(now)
 
     def _decay(self, now: float) -> None:

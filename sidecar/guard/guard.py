@@ -52,6 +52,11 @@ class Guard:
         return self._shared.policy
 
     @property
+    def in_flight(self) -> int:
+        """Count the requests between admission and end."""
+        return self._shared.concurrency.in_flight
+
+    @property
     def faults(self) -> int:
         """Count the tickets that were settled more than once: faults of our own."""
         return self._shared.faults

@@ -46,6 +46,7 @@ from sidecar.guard.policies import BucketPolicy, LimitMode, LimitPolicy
 from sidecar.reasons import Reason, Refusal
 
 _EPSILON: Final = 1e-9  # s
+_PLENTY: Final = float("inf")
 _INSPECTED: Final = 8  # keys that one unknown key may look at for a place
 _CLIENT, _ROUTE, _SERVICE = 1, 2, 4
 NAMES: Final = {_CLIENT: "client", _ROUTE: "route", _SERVICE: "service"}
@@ -70,6 +71,10 @@ class Rate:
     def tokens(self, tat: float, now: float) -> float:
         """Return the tokens left at *now*, 0..burst."""
         return max(0.0, min(self.burst, self.burst - (tat - now) * self.rate))
+
+    def header(self, level: str) -> str:
+        """Return the quota of *level* as `RateLimit-Policy` writes it."""
+        return f'"{level}";q={int(self.burst)};w={max(1, ceil(self.burst * self.cost - _EPSILON))}'
 
     def converted(self, tat: float, now: float, new: Rate) -> float:
         """Return the TAT that owes the same tokens under *new*, at most a whole bucket."""
@@ -169,7 +174,7 @@ class KeyedBuckets:
             # What the dropped keys owe is owed by the bucket that they will share.
             debtors = sorted(self.tats.items(), key=lambda item: -item[1])
             self.tats = dict(debtors[:max_keys])
-            overflow = max(overflow or now, debtors[max_keys][1])
+            overflow = max(now if overflow is None else overflow, debtors[max_keys][1])
         self._clock = deque(self.tats)
         if overflow is not None:
             self.tats[OVERFLOW] = overflow
@@ -185,11 +190,16 @@ class KeyedBuckets:
 class Limits:
     """The three levels that a request of one route meets; the service's bucket is shared with the other routes."""
 
-    __slots__ = ("_client", "_route", "_service", "_taken", "plain")
+    __slots__ = ("_client", "_policy_texts", "_route", "_service", "_shared", "_taken", "plain")
 
     def __init__(self, client: KeyedBuckets | None, route: Bucket | None, service: Bucket | None) -> None:
         self._client, self._route, self._service = client, route, service
         self._taken = 0
+        shared = ((_ROUTE, route), (_SERVICE, service))
+        self._shared = [
+            (NAMES[level], bucket) for level, bucket in shared if bucket is not None and not bucket.observed
+        ]
+        self._policy_texts = {NAMES[level]: rate.header(NAMES[level]) for level, rate, _ in self._rates("", 0.0)}
         #: No level observes: `take` is enough.
         self.plain = not any(level is not None and level.observed for level in (client, route, service))
 
@@ -268,19 +278,26 @@ class Limits:
         Return the values of `RateLimit-Policy` and `RateLimit` for the most binding enforced level.
 
         Binding most is the level with the fewest tokens left; `q` is the quota, `w` the seconds that refill it, `r`
-        the requests left and `t` the seconds until the quota is whole again, rounded up.
+        the requests left and `t` the seconds until the quota is whole again, rounded up. Written into every answer,
+        so without calls.
 
         Source: draft-ietf-httpapi-ratelimit-headers-10.
         """
-        rates = ((rate, tat, level) for level, rate, tat in self._rates(client, now) if not self._observed(level))
-        binding = min(rates, key=lambda item: item[0].tokens(item[1], now), default=None)
-        if binding is None:
+        binding, fewest, debt_s = "", _PLENTY, 0.0
+        keyed = self._client
+        if keyed is not None and not keyed.observed:
+            tat = keyed.tats.get(client)
+            debt_s = (keyed.tat(client, now) if tat is None else tat) - now
+            fewest, binding = keyed.rate.burst - (debt_s * keyed.rate.rate if debt_s > 0.0 else 0.0), "client"
+        for name, bucket in self._shared:
+            owed_s = bucket.tat - now
+            left = bucket.rate.burst - (owed_s * bucket.rate.rate if owed_s > 0.0 else 0.0)
+            if left < fewest:
+                fewest, binding, debt_s = left, name, owed_s
+        if not binding:
             return None
-        rate, tat, level = binding
-        quota, window, reset = int(rate.burst), max(1, ceil(rate.burst * rate.cost - _EPSILON)), ceil(tat - now)
-        name = NAMES[level]
-        left = int(rate.tokens(tat, now) + _EPSILON * rate.rate)
-        return f'"{name}";q={quota};w={window}', f'"{name}";r={left};t={max(0, reset)}'
+        reset_s = ceil(debt_s) if debt_s > 0.0 else 0
+        return self._policy_texts[binding], f'"{binding}";r={int(fewest + _EPSILON) if fewest > 0.0 else 0};t={reset_s}'
 
     def _rates(self, client: str, now: float) -> list[tuple[int, Rate, float]]:
         rows = []

@@ -15,7 +15,12 @@ from sidecar.facts import Mode
 
 
 class LimitMode(StrEnum):
-    """`shape` waits for a token, bounded, where `enforce` refuses."""
+    """
+    What happens beyond a limit. `shape` waits for a token, bounded, where `enforce` refuses.
+
+    A pure guard cannot wait: it decides `shape` like `enforce`, and a caller that shapes waits for the refusal's
+    `retry_after_s`. The config refuses `shape` as long as no caller does.
+    """
 
     OFF = "off"
     OBSERVE = "observe"

@@ -18,13 +18,14 @@ from sidecar.guard.breaker import Breaker
 from sidecar.guard.concurrency import Concurrency
 from sidecar.guard.gate import Gate
 from sidecar.guard.limit import Bucket, KeyedBuckets, Limits, Rate, kept, observes, runs
-from sidecar.guard.policies import LimitPolicy, RoutePolicy
+from sidecar.guard.policies import BreakerPolicy, LimitPolicy, RoutePolicy
 from sidecar.guard.shared import Shared
 from sidecar.guard.ticket import Ticket
 from sidecar.reasons import Refusal
 
 _NEVER: Final = float("inf")
 _SWEPT: Final = 256  # client keys looked at a tick and route: idle ones go
+_GATES_KEPT: Final = 64  # beyond it those of ended directives go
 _OFF: Final = Mode.OFF
 _NO_RULING: Final = rules.Ruling()
 
@@ -33,7 +34,7 @@ class RouteGuard:
     """The stack of one route. Bind it once an exchange; it survives live changes."""
 
     __slots__ = (
-        "_breaker", "_client", "_concurrency", "_gates", "_late", "_limits", "_plain", "_route", "_rules",
+        "_breaker", "_client", "_concurrency", "_gates", "_late", "_limits", "_plain", "_retired", "_route", "_rules",
         "_service", "_shared", "_slow_due_at", "_waiting", "name",
     )  # fmt: skip
 
@@ -46,6 +47,7 @@ class RouteGuard:
         self._route: Bucket | None = None
         self._limits: Limits | None = None
         self._breaker: Breaker | None = None
+        self._retired: Breaker | None = None
         self._rules: rules.Rules | None = None
         self._gates: dict[tuple[str, bool], Gate] = {}
         self._plain = True
@@ -247,6 +249,8 @@ class RouteGuard:
             self._late[ticket] = None
             ticket.slow = True
             breaker.overdue(ticket, now)
+        if late:
+            breaker.judge(now)
 
     def tick(self, now: float) -> None:
         """Let time act on this route."""
@@ -279,15 +283,22 @@ class RouteGuard:
         whole = self._shared.policy
         self._apply_limit(policy.limit, now)
         self._concurrency.apply(policy.concurrency, whole.mode, whole.workers)
-        wanted = policy.breaker
-        if wanted is None or _OFF in (wanted.mode, whole.mode):
-            self._breaker = None
-        else:
-            if self._breaker is None:
-                self._breaker = Breaker(self.name, wanted, whole.seed, self._shared.trips, now)
-            self._breaker.apply(wanted, whole.mode, whole.seed, now)
+        self._apply_breaker(policy.breaker, now)
         self._slow_due_at = now  # `slow` may be another one: look again
-        self._bind()
+        self.direct(self._shared.directives)
+
+    def _apply_breaker(self, policy: BreakerPolicy | None, now: float) -> None:
+        whole = self._shared.policy
+        if policy is None or _OFF in (policy.mode, whole.mode):
+            # Kept aside: its generations must go on when it comes back, or a ticket of before would count as new.
+            self._retired, self._breaker = self._breaker or self._retired, None
+            return
+        if self._breaker is None and self._retired is not None:
+            self._breaker, self._retired = self._retired, None
+            self._breaker.reset(now)
+        if self._breaker is None:
+            self._breaker = Breaker(self.name, policy, whole.seed, self._shared.trips, now)
+        self._breaker.apply(policy, whole.mode, whole.seed, now)
 
     def _apply_limit(self, policy: LimitPolicy | None, now: float) -> None:
         whole = self._shared.policy
@@ -305,17 +316,19 @@ class RouteGuard:
         self._limits = Limits(*levels) if any(level is not None for level in levels) else None
 
     def direct(self, directives: Sequence[Directive]) -> None:
-        """Take the full set of directives in force; gates of those that go on are kept."""
+        """Take the full set of directives in force; gates are kept, for their counts are cumulative."""
         ids = {item.id for item in directives}
-        self._gates = {key: gate for key, gate in self._gates.items() if key[0] in ids}
+        if len(self._gates) > _GATES_KEPT:
+            self._gates = {key: gate for key, gate in self._gates.items() if key[0] in ids}
         self._rules = rules.of_route(self.name, directives, self._gate)
         self._bind()
 
     def _gate(self, directive: Directive, observing: bool) -> Gate:  # noqa: FBT001 - the shape that `rules` asks for
+        sampled = not overrides.is_override(directive)
+        observing = observing or (sampled and self._shared.observing)
         bucket, workers = self._shared.throttle(directive, observing=observing), self._shared.policy.workers
         gate = self._gates.get((directive.id, observing))
         if gate is None:
-            sampled = not overrides.is_override(directive)
             gate = Gate(directive, sampled=sampled, bucket=bucket, workers=workers)
             self._gates[directive.id, observing] = gate
         gate.apply(directive, bucket, workers)

@@ -83,7 +83,7 @@ def _ruling(
         isolation=gate(isolation, lenient) if isolation is not None and _acts(isolation) else None,
         allow=override is not None and override.action is Action.ALLOW,
         lenient=lenient,
-        trial=isolation is not None and isolations.covers_route(isolation),
+        trial=isolation is not None and not lenient and _acts(isolation) and isolations.covers_route(isolation),
     )
 
 

@@ -32,8 +32,6 @@ HALF_LIFE_S: Final = 30.0
 BORN, REQUESTS, FAILURES, SLOW = 0, 1, 2, 3
 _WEIGHT: Final = 4
 
-Entry = list[float]
-
 
 class HeavyClients:
     """The top clients of one route."""

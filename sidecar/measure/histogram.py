@@ -89,9 +89,9 @@ def total(counts: Counts) -> int:
     return sum(counts.values())
 
 
-def quantile(counts: Counts, q: float) -> float | None:
+def quantile(counts: Counts, q: float) -> float:
     """
-    Return the *q*-quantile in seconds, with `RELATIVE_ERROR`; None for an empty histogram.
+    Return the *q*-quantile in seconds, with `RELATIVE_ERROR`; 0 for an empty histogram.
 
     Args:
         counts: Bucket index → count.
@@ -99,7 +99,7 @@ def quantile(counts: Counts, q: float) -> float | None:
     """
     size = total(counts)
     if not size:
-        return None
+        return 0.0
     rank = max(1, ceil(q * size - 1e-9))
     for i in sorted(counts):
         rank -= counts[i]
