@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from sidecar.config.errors import ConfigError
 from sidecar.config.kinds import Fault, Step
 from sidecar.config.policies import Address, Endpoint
 from sidecar.config.schema import Config, is_loopback
@@ -26,13 +27,14 @@ def between(config: Config) -> Iterator[Fault]:
     yield from _unreachable([(route.name, route.match) for route in config.routes])
 
 
-def without_upstream(tree: Node) -> Iterator[Fault]:
-    """Yield the fault of a config that leads nowhere, whatever else is wrong with it."""
+def without_upstream(tree: Node) -> Iterator[ConfigError]:
+    """Yield the error of a config that leads nowhere, whatever else is wrong with it; stands in the file."""
     upstream = tree.entries.get("upstream")
     endpoints = upstream.entries.get("endpoints") if upstream is not None else None
     if endpoints is None or (endpoints.kind == "list" and not endpoints.items):
+        mark = next(node.mark for node in (endpoints, upstream, tree) if node and node.mark.file == tree.mark.file)
         hint = "add `upstream: {endpoints: [http://127.0.0.1:9000]}`, or start with --upstream http://HOST:PORT"
-        yield Fault(("upstream", "endpoints"), "no upstream is given", hint)
+        yield mark.error("upstream.endpoints", "no upstream is given", hint)
 
 
 def named_twice(tree: Node) -> Iterator[Fault]:

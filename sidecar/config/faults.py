@@ -31,7 +31,6 @@ _ELSEWHERE: Final = {
     "insecure": "admin",
     "endpoints": "upstream",
     "lease": "respond",
-    "secret": "nowhere: write it to a file and name that with secret_file",
 }
 
 
@@ -44,7 +43,10 @@ def of_validation(tree: Node, invalid: ValidationError) -> Iterator[ConfigError]
     """Yield what pydantic found, in our words."""
     for error in invalid.errors(include_url=False, include_input=False)[:MOST_ERRORS]:
         at = error["loc"]
-        if error["type"] == OWN_ERROR:
+        node = _node(tree, at)
+        if node is not None and _is_empty(node) and error["type"] != "extra_forbidden":
+            yield _without_value(node, at)
+        elif error["type"] == OWN_ERROR:
             for fault in error["ctx"]["faults"]:
                 yield located(tree, Fault((*at, *fault.at), fault.problem, fault.hint))
         else:
@@ -55,10 +57,17 @@ def unanswered(tree: Node, at: tuple[Step, ...] = ()) -> Iterator[ConfigError]:
     """Yield an error for each key or entry of *tree* without a value: what it means is anybody's guess."""
     below: list[tuple[Step, Node]] = [*tree.entries.items(), *enumerate(tree.items)]
     for step, node in below:
-        if node.kind == "scalar" and node.scalar is None:
-            path = _dotted((*at, step))
-            yield node.mark.error(path, "has no value", "write one, or remove the line to keep the default")
+        if _is_empty(node):
+            yield _without_value(node, (*at, step))
         yield from unanswered(node, (*at, step))
+
+
+def _is_empty(node: Node) -> bool:
+    return node.kind == "scalar" and node.scalar is None
+
+
+def _without_value(node: Node, at: tuple[Step, ...]) -> ConfigError:
+    return node.mark.error(_dotted(at), "has no value", "write one, or remove the line to keep the default")
 
 
 def _of_shape(tree: Node, at: tuple[Step, ...], kind: str) -> ConfigError:
@@ -66,12 +75,14 @@ def _of_shape(tree: Node, at: tuple[Step, ...], kind: str) -> ConfigError:
     node = _node(tree, at)
     if kind == "extra_forbidden":
         return _key_mark(tree, at).error(path, "is not a key here", _known(at))
-    if node is not None and node.kind == "scalar" and node.scalar is None:
-        return mark.error(path, "has no value", "write one, or remove the line to keep the default")
     if kind == "missing":
         return mark.error(path, "is missing", f"add `{at[-1]}: {_example(at)}`")
     if kind == "list_type":
-        return mark.error(path, f"{_what(node)} is not a list", f"write {at[-1]}: [{_what(node)}]")
+        return mark.error(
+            path,
+            f"{_what(node)} is not a list",
+            f"write {at[-1]}: [{_what(node) if node and node.kind == 'scalar' else '...'}]",
+        )
     return mark.error(path, f"{_what(node)} is not a section", f"write keys below it: {', '.join(_names(at))}")
 
 
@@ -109,10 +120,10 @@ def _key_mark(tree: Node, at: tuple[Step, ...]) -> Mark:
 
 def _known(at: tuple[Step, ...]) -> str:
     word, names = str(at[-1]), _names(at[:-1])
-    if near := meant(word.replace("-", "_"), names):
-        return f"did you mean {near}?"
     if word in _ELSEWHERE:
         return f"{word} belongs to {_ELSEWHERE[word]}"
+    if near := meant(word.replace("-", "_"), names):
+        return f"did you mean {near}?"
     return f"known here: {', '.join(names)}"
 
 

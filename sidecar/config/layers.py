@@ -96,7 +96,7 @@ def _placed(node: Node, depth: int, value: Node, setting: Setting) -> Node:
         raise _misplaced(
             setting, depth, "a list: a number must follow" if node.kind == "list" else "not followed by a key"
         )
-    below = _placed(node.entries.get(step, _nothing(node)), depth + 1, value, setting)
+    below = _placed(node.entries.get(step, _nothing(setting)), depth + 1, value, setting)
     return replace(node, entries=node.entries | {step: below}, keys={step: value.mark} | node.keys)
 
 
@@ -105,13 +105,13 @@ def _placed_item(node: Node, index: int, depth: int, value: Node, setting: Setti
         raise _misplaced(setting, depth, "no list, so no number can follow")
     if index > len(node.items):
         raise _misplaced(setting, depth, f"without entry {index}: the next free number is {len(node.items)}")
-    items = [*node.items, _nothing(node)] if index == len(node.items) else list(node.items)
+    items = [*node.items, _nothing(setting)] if index == len(node.items) else list(node.items)
     items[index] = _placed(items[index], depth + 1, value, setting)
     return replace(node, items=items)
 
 
-def _nothing(above: Node) -> Node:
-    return Node("scalar", above.mark)
+def _nothing(setting: Setting) -> Node:
+    return Node("scalar", Mark(setting.source))
 
 
 def _misplaced(setting: Setting, depth: int, what: str) -> ConfigErrors:

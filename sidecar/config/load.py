@@ -46,7 +46,7 @@ def load(text: str, *, name: str, environ: Mapping[str, str], flags: Mapping[str
     tree, errors = _layered(text, name, environ, flags)
     config, found = _validated(tree)
     errors += found
-    errors += [located(tree, fault) for fault in without_upstream(tree)]
+    errors += without_upstream(tree)
     if config is None or errors:
         raise ConfigErrors(errors)
     return compile_config(config)

@@ -97,7 +97,9 @@ class AdminSection(Section):
         if not self.insecure and not is_loopback(self.listen):
             problem = f"{self.listen} is beyond loopback, and tokens would travel in plain text"
             yield Fault(
-                ("listen",), problem, "listen on 127.0.0.1, put TLS in front, or write `insecure: true` beside it"
+                ("listen",),
+                problem,
+                "listen on 127.0.0.1, or write `insecure: true` beside it (TLS is not available yet)",
             )
 
 
