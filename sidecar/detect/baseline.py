@@ -31,7 +31,8 @@ What can go wrong
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping
 from math import exp, log, sqrt
 from typing import Any, ClassVar, Final
 
@@ -143,12 +144,33 @@ class Dispersion:
         revive(self._long, row["long"], 0.0)
 
 
+class Block:
+    """Counts of some seconds that wait: the sums by index, and when the last of the seconds ended."""
+
+    __slots__ = ("end_at", "seconds", "sums")
+
+    def __init__(self, width: int) -> None:
+        self.end_at = 0.0
+        self.seconds = 0.0
+        self.sums = array("f", bytes(4 * width))  # exact to 16 million; a block is a minute or two
+
+    def snapshot(self) -> list[float]:
+        """Return [end_at, seconds, …sums]."""
+        return [self.end_at, self.seconds, *self.sums]
+
+    @classmethod
+    def restored(cls, row: list[float], shift_s: float) -> Block:
+        """Return the block that `snapshot` described, moved by *shift_s*."""
+        block = cls(0)
+        block.end_at, block.seconds, block.sums = row[0] + shift_s, row[1], array("f", row[2:])
+        return block
+
+
 class Quarantine:
     """
     Counts that may yet turn out to belong to an incident.
 
-    A block is a row [end_at, seconds, …sums]; `collect` adds to the open block, `release` returns the blocks whose
-    time is over, oldest first, `drop` forgets all of them.
+    `collect` adds to the open block, `release` returns the blocks whose time is over, oldest first, `drop` forgets all.
     """
 
     __slots__ = ("_blocks", "_closed", "_open", "_width", "block_s", "length_s")
@@ -156,30 +178,31 @@ class Quarantine:
     def __init__(self, width: int, scale: float, blocks: int = BLOCKS) -> None:
         self._width, self._blocks = width, blocks
         self.resize(scale)
-        self._open = [0.0] * (width + 2)
-        self._closed: list[list[float]] = []
+        self._open = Block(width)
+        self._closed: list[Block] = []
 
     def resize(self, scale: float) -> None:
         """Wait *scale* times the full length from now on."""
         self.length_s = QUARANTINE_S * scale
         self.block_s = self.length_s / self._blocks
 
-    def collect(self, sums: tuple[float, ...], at: float, elapsed_s: float) -> None:
-        """Add one second's *sums* to the open block, and close it when it is long enough."""
+    def collect(self, counts: Iterable[tuple[int, float]], at: float, elapsed_s: float) -> None:
+        """Add one second's (index, count) pairs to the open block, and close it when it is long enough."""
         block = self._open
-        block[0] = at
-        block[1] += elapsed_s
-        for i, value in enumerate(sums, 2):
-            block[i] += value
-        if block[1] >= self.block_s:
+        block.end_at = at
+        block.seconds += elapsed_s
+        sums = block.sums
+        for i, count in counts:
+            sums[i] += count
+        if block.seconds >= self.block_s:
             self._closed.append(block)
-            self._open = [0.0] * (self._width + 2)
+            self._open = Block(self._width)
 
-    def release(self, at: float, learnt_since: float) -> list[list[float]]:
+    def release(self, at: float, learnt_since: float) -> list[Block]:
         """Return the blocks that waited long enough: the full length, or half the baseline's age while it is young."""
         free = []
         while self._closed:
-            end_at = self._closed[0][0]
+            end_at = self._closed[0].end_at
             if at - end_at < min(self.length_s, (end_at - learnt_since) / 2):
                 break
             free.append(self._closed.pop(0))
@@ -188,20 +211,16 @@ class Quarantine:
     def drop(self) -> None:
         """Forget everything that waits."""
         self._closed.clear()
-        self._open = [0.0] * (self._width + 2)
+        self._open = Block(self._width)
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
-        return {"open": list(self._open), "closed": [list(block) for block in self._closed]}
+        return {"open": self._open.snapshot(), "closed": [block.snapshot() for block in self._closed]}
 
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
         """Put a snapshot back, its times moved by *shift_s*."""
-        self._open = _moved(row["open"], shift_s)
-        self._closed = [_moved(block, shift_s) for block in row["closed"]]
-
-
-def _moved(block: list[float], shift_s: float) -> list[float]:
-    return [block[0] + shift_s, *block[1:]]
+        self._open = Block.restored(row["open"], shift_s)
+        self._closed = [Block.restored(block, shift_s) for block in row["closed"]]
 
 
 class RatioBaseline:
@@ -259,7 +278,7 @@ class RatioBaseline:
     def collect(self, requests: float, bad: float, at: float, elapsed_s: float) -> bool:
         """Take one second that is not known to be abnormal; return whether the baseline changed."""
         if self.warm_at is not None:
-            self._quarantine.collect((requests, bad), at, elapsed_s)
+            self._quarantine.collect(((0, requests), (1, bad)), at, elapsed_s)
             return False
         self.requests += requests
         self.bad += bad
@@ -275,8 +294,9 @@ class RatioBaseline:
         if self.warm_at is None:
             return False
         free = self._quarantine.release(at, self.warm_at - self._warmup_s)
-        for _, seconds, requests, bad in free:
-            self._absorb(requests, bad, seconds)
+        for block in free:
+            requests, bad = block.sums
+            self._absorb(requests, bad, block.seconds)
         return bool(free)
 
     def _absorb(self, requests: float, bad: float, seconds: float) -> None:

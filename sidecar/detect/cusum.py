@@ -28,7 +28,7 @@ What can go wrong
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import exp, log
 from typing import Any, Final, NamedTuple
 
@@ -43,8 +43,6 @@ LEAST_SECONDS: Final = 2  # … in two different seconds
 
 MONTH_S: Final = 30 * 86_400.0
 FALSE_ALARMS: Final = {Sensitivity.LOW: 0.2, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 5.0}  # a route and month
-
-_NONE: Final = [0.0] * len(STEPS)
 
 
 def threshold(rate_per_s: float, tests: int, sensitivity: Sensitivity) -> float:
@@ -70,18 +68,18 @@ class Mark(NamedTuple):
 
 
 class Mixture:
-    """Five CUSUMs over one stream of (requests, bad)."""
+    """Some CUSUMs, five unless told otherwise, over one stream of (requests, bad)."""
 
     __slots__ = ("_bad", "_good", "_marks", "_now", "cap", "scores", "top")
 
-    def __init__(self, at: float) -> None:
-        self.scores = list(_NONE)
+    def __init__(self, at: float, size: int = len(STEPS)) -> None:
+        self.scores = [0.0] * size
         self.top = 0.0
         self.cap = 1e9
-        self._bad = list(_NONE)
-        self._good = list(_NONE)
+        self._bad = [0.0] * size
+        self._good = [0.0] * size
         self._now = Mark(at, 0.0, 0.0, 0)
-        self._marks = [self._now] * len(STEPS)
+        self._marks = [self._now] * size
 
     def __repr__(self) -> str:
         return f"<Mixture {self.top:.1f} of {' '.join(f'{s:.1f}' for s in self.scores)}>"
@@ -95,6 +93,14 @@ class Mixture:
             takes_part = ratio > normal_ratio and ratio >= least_ratio
             self._bad[j] = log(ratio / normal_ratio) / dispersion if takes_part else 0.0
             self._good[j] = log((1 - ratio) / (1 - normal_ratio)) / dispersion if takes_part else 0.0
+
+    def weigh(self, bad: Sequence[float], good: Sequence[float], cap: float) -> None:
+        """Set what one bad and one good request add to each score, for other families than Bernoulli."""
+        self._bad, self._good, self.cap = list(bad), list(good), cap
+
+    def weights(self) -> tuple[list[float], list[float]]:
+        """Return what one bad and one good request add to each score."""
+        return list(self._bad), list(self._good)
 
     def add(self, requests: float, bad: float, at: float) -> None:
         """Take one second's counts; *bad* is a part of *requests*."""
@@ -143,7 +149,7 @@ class Mixture:
 
     def reset(self) -> None:
         """Start anew from here."""
-        self.scores = list(_NONE)
+        self.scores = [0.0] * len(self.scores)
         self.top = 0.0
 
     def snapshot(self) -> Document:

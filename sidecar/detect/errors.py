@@ -159,6 +159,11 @@ class ErrorDetector:
             self.accept()
             self.rebaselined = True
 
+    def drop(self) -> None:
+        """Forget what waits to be learnt: another detector found these seconds abnormal."""
+        self.baseline.drop()
+        self._aim()
+
     def accept(self) -> None:
         """Take the present ratio as normal: a person's verdict `benign`, or 24 h within the SLO."""
         requests, bad = self._measured()
@@ -175,7 +180,8 @@ class ErrorDetector:
 
     def _aim(self) -> None:
         cold = self.baseline.warm_at is None
-        self.threshold = threshold(self.baseline.rate_per_s, TESTS, self._policy.sensitivity)
+        # A cold baseline has no rate either; the smallest γ belongs to the short time that it stays cold.
+        self.threshold = threshold(0.0 if cold else self.baseline.rate_per_s, TESTS, self._policy.sensitivity)
         ratio = PRIOR_TESTED_RATIO if cold else self.baseline.tested_ratio
         self._mixture.aim(
             ratio,

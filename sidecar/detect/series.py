@@ -20,24 +20,24 @@ KEEP_S: Final = 180.0
 
 
 class Recent:
-    """(requests, bad) of the last 30 seconds that were reported."""
+    """(requests, bad) of the last *size* entries: seconds, unless the owner adds them up to something longer."""
 
     __slots__ = ("_at", "_bad", "_next", "_requests")
 
-    def __init__(self) -> None:
-        self._at = array("d", [-1e18] * RECENT_S)
-        self._requests = array("f", [0.0] * RECENT_S)
-        self._bad = array("f", [0.0] * RECENT_S)
+    def __init__(self, size: int = RECENT_S) -> None:
+        self._at = array("d", [-1e18] * size)
+        self._requests = array("f", [0.0] * size)
+        self._bad = array("f", [0.0] * size)
         self._next = 0
 
     def add(self, requests: float, bad: float, at: float) -> None:
-        """Put one second in, the oldest one out."""
+        """Put one entry in, the oldest one out."""
         i = self._next
         self._at[i], self._requests[i], self._bad[i] = at, requests, bad
-        self._next = (i + 1) % RECENT_S
+        self._next = (i + 1) % len(self._at)
 
     def since(self, at: float) -> tuple[float, float]:
-        """Return (requests, bad) of the seconds that ended after *at*."""
+        """Return (requests, bad) of the entries that ended after *at*."""
         requests = bad = 0.0
         for i, ended_at in enumerate(self._at):
             if ended_at > at:
