@@ -8,6 +8,7 @@ in the controller and in every worker. Wall time is for people and for the store
 from __future__ import annotations
 
 import os
+import random
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,3 +42,7 @@ def boot_id() -> str:
 def token_bytes(size: int) -> bytes:
     """Return *size* bytes from the kernel's secure source."""
     return os.urandom(size)
+
+
+random_bits = random.getrandbits
+"""Return that many random bits from a cheap source: for trace ids and jitter, never for secrets."""

@@ -1,0 +1,363 @@
+"""
+The worker's composition root: `python -m sidecar.entry.worker`, started by the supervisor.
+
+It inherits the `listen` sockets and a heartbeat, and connects to the controller through the runtime directory. It needs
+neither to serve: without a controller it goes on with what it has and boots from `worker-boot.json`.
+
+    heard                         done
+    Prepare, Commit               compile in a child process, answer, swap the policies without dropping a request
+    Directives                    handed to the guards, the full set
+    BreakerOpen, BreakerReset     handed to the guard
+    Drain; drain on the           not ready, accept for `delay`, then close what is idle, end what is in flight within
+      heartbeat; SIGTERM          `grace`, exit 0
+    end of the heartbeat          the supervisor is gone: exit at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import hashlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from sidecar import clock
+from sidecar.config.policies import Compiled
+from sidecar.entry.compiling import CompileError, compile_beside, compile_now
+from sidecar.link.client import LinkClient
+from sidecar.link.frames import (
+    Ack,
+    BreakerOpen,
+    BreakerReset,
+    Commit,
+    Decided,
+    Directives,
+    Drain,
+    Frame,
+    Hello,
+    Prepare,
+    Sample,
+    Trip,
+)
+from sidecar.link.runtime import BootConfig, link_path, read_boot
+from sidecar.proxy.downstream import Downstream
+from sidecar.proxy.plane import Install, Plane
+from sidecar.proxy.tap import Tap
+from sidecar.store.errors import StoreError
+from sidecar.store.key import load_install_key
+from sidecar.supervise.say import say
+
+BACKLOG: Final = 4096
+TURN_S: Final = 0.25
+TURNS_A_SECOND: Final = 4
+INVALID: Final = 2
+_GC: Final = (20_000, 50, 100)  # the hot path makes no cycles: collecting young objects often finds nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the supervisor told this child in SIDECAR_CHILD."""
+
+    name: str
+    index: int
+    epoch: str
+    listen: tuple[int, ...]
+    heartbeat: int
+    runtime: Path
+    config_file: Path | None
+    flags: Mapping[str, str]
+    static: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, text: str) -> Told:
+        """Read the variable's JSON."""
+        row = json.loads(text)
+        return cls(
+            row["name"],
+            row["index"],
+            row["epoch"],
+            tuple(row["fds"]["listen"]),
+            row["fds"]["heartbeat"],
+            Path(row["runtime"]),
+            Path(row["config_file"]) if row["config_file"] else None,
+            row["flags"],
+            row["static"],
+        )
+
+
+def install_of(state: Path) -> Install:
+    """Return what tells this install from others; a state directory that cannot be written costs stable client keys only."""
+    try:
+        key = load_install_key(state)
+    except StoreError as error:
+        say(
+            "the install key cannot be read: client keys from headers will differ",
+            level="error",
+            process="worker",
+            problem=str(error),
+        )
+        key = clock.token_bytes(32)
+    return Install("sidecar-" + hashlib.sha256(key).hexdigest()[:8], key)
+
+
+class Worker:
+    """One worker process, from its start to its end."""
+
+    def __init__(self, told: Told, boot: BootConfig | None, compiled: Compiled) -> None:
+        now = clock.now()
+        self._told = told
+        self._loop = asyncio.get_running_loop()
+        self._install = install_of(Path(told.static["state"]))
+        self._tap = Tap(told.epoch, self._send)
+        version = boot.version if boot is not None else 0
+        self.plane = Plane(self._loop, self._install, self._shared(compiled), version, self._tap, now)
+        self._link = LinkClient(link_path(told.runtime), self._hello, self._take)
+        self._prepared: tuple[int, asyncio.Task[Compiled]] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._servers: list[asyncio.Server] = []
+        self._left = asyncio.Event()
+        self._drain = compiled.drain
+        self._leaving = False
+        self._sequence = 0
+        self._lag_s = 0.0
+        if boot is not None:
+            self.plane.guard.direct(boot.directives, now)
+            for breaker in boot.breakers:
+                self.plane.guard.open_breaker(breaker.route, breaker.until_at, breaker.detail, now)
+
+    def __repr__(self) -> str:
+        return f"<Worker {self._told.name} {self.plane!r}>"
+
+    async def run(self) -> int:
+        """Serve until told to leave; return the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.leave)
+        for descriptor in self._told.listen:
+            listening = socket.socket(fileno=descriptor)
+            listening.setblocking(False)
+            self._servers.append(await self._loop.create_server(self._accept, sock=listening, backlog=BACKLOG))
+        self._link.start()
+        self._start(self._beat())
+        turns = self._start(self._turn())
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC)
+        await self._left.wait()
+        turns.cancel()
+        self._report(clock.now())
+        await self._link.close()
+        self.plane.close()
+        return 0
+
+    def leave(self, delay_s: float | None = None, grace_s: float | None = None) -> None:
+        """Begin to leave: see the table above."""
+        if not self._leaving:
+            self._leaving = True
+            drain = self._drain
+            self._start(
+                self._drained(
+                    drain.delay_s if delay_s is None else delay_s, drain.grace_s if grace_s is None else grace_s
+                )
+            )
+
+    async def _drained(self, delay_s: float, grace_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        for server in self._servers:
+            server.close()
+        self.plane.drain(clock.now())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.plane.emptied.wait(), grace_s)
+        self._left.set()
+
+    def _accept(self) -> Downstream:
+        return Downstream(self.plane)
+
+    def _start(self, coroutine: Any) -> asyncio.Task[Any]:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._loop.call_exception_handler({"message": "a task failed", "exception": task.exception(), "task": task})
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    async def _turn(self) -> None:
+        turn = 0
+        while True:
+            due_at = clock.now() + TURN_S
+            await asyncio.sleep(TURN_S)
+            now = clock.now()
+            self._lag_s = max(self._lag_s, now - due_at)
+            turn += 1
+            self._tell_trips(now)
+            if turn % (TURNS_A_SECOND // 2) == 0:
+                self.plane.look_at_held(now)
+            if turn % TURNS_A_SECOND == 0:
+                self._tap.second()
+                self._report(now)
+
+    def _tell_trips(self, now: float) -> None:
+        for trip in self.plane.guard.tick(now):
+            if trip.enforced:
+                self._send(
+                    Trip(self._told.index, trip.route, trip.at, trip.generation, trip.rule, trip.detail, trip.open_s)
+                )
+
+    def _report(self, now: float) -> None:
+        plane = self.plane
+        self._sequence += 1
+        tick = plane.meter.tick(
+            self._told.index,
+            self._told.epoch,
+            self._sequence,
+            now,
+            plane.guard,
+            lag_s=self._lag_s,
+            connections=len(plane.connections),
+            config_version=plane.live.version,
+            dropped=self._link.dropped + self._tap.dropped,
+            draining=self._leaving,
+        )
+        self._lag_s = 0.0
+        if not self._link.send(tick):
+            plane.meter.resend()
+
+    # --- the controller ---------------------------------------------------------------------------------------
+
+    def _send(self, frame: Decided | Sample | Trip | Ack) -> None:
+        self._link.send(frame)
+
+    def _hello(self) -> Hello:
+        self.plane.meter.resend()
+        return Hello(self._told.index, self._told.epoch, os.getpid(), self.plane.live.version)
+
+    def _take(self, frame: Frame) -> None:
+        now, guard = clock.now(), self.plane.guard
+        match frame:
+            case Prepare():
+                self._prepare(frame)
+            case Commit():
+                self._start(self._commit(frame.version))
+            case Directives():
+                guard.direct(frame.items, now)
+            case BreakerOpen():
+                guard.open_breaker(frame.route, frame.until_at, frame.detail, now)
+            case BreakerReset():
+                guard.reset_breaker(frame.route, now)
+            case Drain():
+                self.leave(frame.delay_s, frame.grace_s)
+            case _:
+                pass  # what workers say is for the controller
+
+    def _prepare(self, asked: Prepare) -> None:
+        if self._prepared is not None:
+            self._prepared[1].cancel()
+        compiling = self._loop.create_task(
+            compile_beside(asked.text, name=f"version {asked.version}", flags=self._told.flags)
+        )
+        self._prepared = (asked.version, compiling)
+        compiling.add_done_callback(lambda done: self._acknowledge("prepare", asked.version, done))
+
+    def _acknowledge(self, phase: str, version: int, done: asyncio.Task[Compiled]) -> None:
+        if not done.cancelled():
+            error = done.exception()
+            self._send(Ack(self._told.index, phase, version, str(error) if error is not None else ""))
+
+    async def _commit(self, version: int) -> None:
+        prepared = self._prepared
+        if prepared is None or prepared[0] != version:
+            self._send(Ack(self._told.index, "commit", version, f"version {version} was not prepared here"))
+            return
+        problem = ""
+        try:
+            compiled = await asyncio.shield(prepared[1])
+        except (CompileError, OSError, asyncio.CancelledError) as error:
+            problem = str(error) or "another version was prepared meanwhile"
+        else:
+            self.plane.apply(self._shared(compiled), version, clock.now())
+            self._drain = compiled.drain
+        self._send(Ack(self._told.index, "commit", version, problem))
+
+    def _shared(self, compiled: Compiled) -> Compiled:
+        """Return *compiled* as one of several workers of this install runs it."""
+        workers = int(self._told.static.get("workers", 1))
+        guard = dataclasses.replace(compiled.guard, seed=self._install.pseudonym, workers=workers)
+        return dataclasses.replace(compiled, guard=guard)
+
+    # --- the supervisor ---------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        heart = socket.socket(fileno=self._told.heartbeat)
+        heart.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=heart)
+        orders = asyncio.create_task(self._obey(reader))
+        while not orders.done():
+            plane = self.plane
+            line = {
+                "ready": not self._leaving,
+                "connections": len(plane.connections),
+                "in_flight": plane.in_flight,
+                "config_version": plane.live.version,
+            }
+            writer.write(json.dumps(line).encode() + b"\n")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(orders), 1.0)
+        os._exit(0)  # the supervisor is gone: nobody is left to end this process in order
+
+    async def _obey(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                if json.loads(line).get("do") == "drain":
+                    self.leave()
+
+
+def compiled_for(told: Told, boot: BootConfig | None) -> Compiled:
+    """
+    Return the config to boot with: the active one; when there is none, or another release wrote it, the file's.
+
+    Raises:
+        CompileError, OSError: when neither can be had.
+    """
+    if boot is not None:
+        try:
+            return compile_now(boot.text, name=f"version {boot.version}", flags=told.flags)
+        except CompileError as error:
+            problem = "the active version cannot run here: the file's is taken"
+            say(problem, level="error", process=told.name, version=boot.version, problem=str(error))
+    text = told.config_file.read_text(encoding="utf-8") if told.config_file is not None else ""
+    return compile_now(text, name=str(told.config_file or "(no file)"), flags=told.flags)
+
+
+def main() -> int:
+    """Run one worker and return its exit code."""
+    told = Told.read(os.environ["SIDECAR_CHILD"])
+    boot = read_boot(told.runtime)
+    try:
+        compiled = compiled_for(told, boot)
+    except (CompileError, OSError) as error:
+        say("no configuration can run", level="error", process=told.name, problem=str(error))
+        return INVALID
+
+    async def serve() -> int:
+        return await Worker(told, boot, compiled).run()
+
+    return uvloop.run(serve())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,477 @@
+"""
+The client's side: one connection over its whole life, request after request.
+
+Theory
+------
+A connection is read by one small machine (`Reading`) that knows which bytes it waits for. Requests are served one after
+the other: what a client pipelines waits in `_pending`, at most 64 KiB of it, and answers leave in the order of the
+requests because there is never a second one under way. While an answer is pending the socket is still read, because
+only reading shows that the client left. When it cannot be read (the API does not take the body, or 64 KiB wait),
+the kernel is asked twice a second whether the client is still there.
+
+Tables
+------
+    reading   waits for            bytes arrive            deadline, and what then
+    head      the next request     collect, parse, begin   none yet: idle timeout, close; begun: head timeout, 408
+    body      the body             decode, pass on         body timeout from the last byte: 408, or cut
+    answer    the answer           keep for later          after end of file: the client left
+    rest      a refused body       drop                    body timeout: close
+    linger    end of file          drop, at most 16 MiB    2 s: close
+    closed    -                    -                       -
+
+    end of file while in   then
+    head                   close; a head that had begun is answered 400
+    body                   the client left: the request ends
+    answer                 the client may have closed one half only: it has 0.5 s, renewed as long as the answer flows
+    rest, linger           close
+
+What can go wrong
+-----------------
+* Closing a socket with unread bytes in it sends a reset, which can destroy the answer on its way (RFC 9112, section
+  9.6). So a connection that ends while the client may still be sending closes its sending half first, and drops
+  what comes, bounded in time and size.
+* A client that pipelines thousands of requests that are all refused: after 16 of them in a row the event loop gets
+  its turn, and a client that does not read its answers is not served further.
+* The peer's address is None when the client has already reset the connection; an exception in `connection_made` would
+  leak the descriptor. Both end the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import struct
+from enum import Enum
+from typing import Final, cast
+
+from sidecar import clock
+from sidecar.facts import OVERFLOW, Outcome
+from sidecar.proxy import respond
+from sidecar.proxy.body import Body
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.framing import MAX_HEAD_BYTES, RequestHead, find_head_end, parse_request_head
+from sidecar.proxy.hop import Peer
+from sidecar.proxy.plane import Plane
+from sidecar.proxy.tap import jitter_ratio
+from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW
+from sidecar.reasons import TABLE, Reason, Refusal
+
+SKIPPED_BODY_BYTES: Final = 64 * 1024
+LINGER_S: Final = 2.0  # nginx lingering_timeout 5 s a read, 30 s at all
+LINGER_BYTES: Final = 16 * 1024 * 1024
+HALF_CLOSED_S: Final = 0.5
+LAST_REQUEST_S: Final = 1.0
+IN_A_ROW: Final = 16
+_RESET: Final = struct.pack("ii", 1, 0)
+_GONE: Final = select.POLLRDHUP | select.POLLERR | select.POLLHUP
+
+
+class Reading(Enum):
+    """What the connection waits for."""
+
+    HEAD = "head"
+    BODY = "body"
+    ANSWER = "answer"
+    REST = "rest"
+    LINGER = "linger"
+    CLOSED = "closed"
+
+
+class Downstream(asyncio.BufferedProtocol):
+    """One connection of a client."""
+
+    __slots__ = (
+        "_body", "_dropped", "_eof", "_held", "_left", "_looping", "_pending", "_plane", "_reading", "_timer",
+        "active_at", "blocked", "exchange", "peer", "requests", "transport",
+    )  # fmt: skip
+
+    def __init__(self, plane: Plane) -> None:
+        self.transport: asyncio.Transport = NOWHERE
+        self.peer: Peer = plane.live.hop.peer(None)
+        self.requests = 0
+        self.blocked = False
+        self.exchange: Exchange | None = None
+        self.active_at = clock.now()
+        self._plane = plane
+        self._timer = plane.wheel.timer(self._expired)
+        self._reading = Reading.HEAD
+        self._pending = b""
+        self._body: Body | None = None
+        self._looping = self._held = self._eof = False
+        self._dropped = self._left = 0
+
+    def __repr__(self) -> str:
+        return f"<Downstream {self.peer.address} {self._reading.value} after {self.requests} requests>"
+
+    # --- the event loop's side -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Welcome the client, or refuse it."""
+        made = self.transport = cast("asyncio.Transport", transport)  # uvloop's is one but does not derive from it
+        try:
+            made.set_write_buffer_limits(0)
+            name = made.get_extra_info("peername")
+            self._welcome(str(name[0]) if name else None)
+        except Exception as error:  # an exception here would leak the descriptor
+            self._broken(error)
+
+    def get_buffer(self, sizehint: int) -> bytearray | memoryview:  # noqa: ARG002  the loop's wish exceeds our bound
+        """Offer the shared buffer, or as much of it as this connection may still keep."""
+        if self._reading is Reading.ANSWER and self._pending:
+            return READ_VIEW[: READ_BYTES - len(self._pending)]
+        return READ_BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what the client sent."""
+        try:
+            self._received(nbytes)
+        except Exception as error:  # one request's fault must not reach the event loop
+            self._broken(error)
+
+    def eof_received(self) -> bool:
+        """Learn that the client sends no more."""
+        self._eof = True
+        now = clock.now()
+        match self._reading:
+            case Reading.HEAD:
+                if self._pending:
+                    self._reject(Refusal(Reason.BAD_REQUEST, 0.0, "framing", "the head ends early"), now)
+                else:
+                    self._close()
+            case Reading.BODY:
+                self.abort()
+            case Reading.ANSWER:
+                self._timer.set(now + HALF_CLOSED_S)
+            case Reading.REST | Reading.LINGER:
+                self.abort()
+            case Reading.CLOSED:
+                pass
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  why it ended changes nothing
+        """Learn that the connection is gone."""
+        self._gone()
+
+    def pause_writing(self) -> None:
+        """Learn that the client does not keep up."""
+        self.blocked = True
+
+    def resume_writing(self) -> None:
+        """Learn that the client has taken everything."""
+        self.blocked = False
+        if self.exchange is not None:
+            self.exchange.client_ready()
+        elif self._reading is Reading.HEAD and self._pending and not self._looping:
+            self._go_on()
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    def _welcome(self, address: str | None) -> None:
+        plane, now = self._plane, clock.now()
+        if address is None and self.transport.get_extra_info("socket").family != socket.AF_UNIX:
+            self.transport.abort()
+            return
+        self.peer = plane.live.hop.peer(address)
+        policy = plane.live.policy.downstream
+        plane.connections.add(self)
+        if len(plane.connections) > policy.max_connections and not plane.make_room():
+            detail = f"{policy.max_connections} connections stand"
+            self._reject(Refusal(Reason.CONCURRENCY_LIMITED, 1.0, "max_connections", detail), now)
+        else:
+            self._timer.set(now + policy.idle_timeout_s)
+
+    def _received(self, nbytes: int) -> None:
+        match self._reading:
+            case Reading.HEAD:
+                data = bytes(READ_VIEW[:nbytes])
+                self._serve(self._pending + data if self._pending else data, len(self._pending))
+            case Reading.BODY:
+                self._read_body(bytes(READ_VIEW[:nbytes]))
+            case Reading.ANSWER:
+                self._pending += READ_VIEW[:nbytes]
+                if len(self._pending) >= READ_BYTES:
+                    self._hold_reading(held=True)
+            case Reading.REST:
+                self._read_rest(bytes(READ_VIEW[:nbytes]))
+            case Reading.LINGER:
+                self._dropped += nbytes
+                if self._dropped > LINGER_BYTES:
+                    self.abort()
+            case Reading.CLOSED:
+                pass
+
+    def _serve(self, data: bytes, seen: int = 0) -> None:
+        """Serve the requests in *data* one after the other, as far as they are answered at once."""
+        self._looping = True
+        for _ in range(IN_A_ROW):
+            now = clock.now()
+            end = find_head_end(data, seen)
+            if end < 0 or end > MAX_HEAD_BYTES:
+                self._looping = False
+                self._wait_for_head(data, now, fresh=not seen)
+                return
+            head = parse_request_head(data[:end])
+            if isinstance(head, Refusal):
+                self._looping = False
+                self._reject(head, now)
+                return
+            data = self._begin(head, data[end:], now)
+            if self.exchange is not None or self._reading is not Reading.HEAD or self.blocked:
+                break
+            seen = 0
+        else:
+            self._plane.loop.call_soon(self._go_on)
+        self._looping = False
+        if self._reading is not Reading.LINGER:
+            self._pending = data
+
+    def _begin(self, head: RequestHead, rest: bytes, now: float) -> bytes:
+        """Begin one exchange; return the bytes that belong to the next request."""
+        self.requests += 1
+        self.exchange = exchange = Exchange(self._plane, self, head, now)
+        if exchange.request_done:
+            self._wait_for_answer(now)
+            exchange.begin(b"", now)
+            return rest
+        self._reading, self._body = Reading.BODY, exchange.body
+        payload, used = exchange.body.feed(rest)
+        if exchange.body.complete:
+            self._body_done(exchange, now)
+        else:
+            self._timer.set(now + self._plane.live.policy.downstream.body_timeout_s)
+        exchange.begin(payload, now)
+        return rest[used:]
+
+    def _wait_for_head(self, data: bytes, now: float, *, fresh: bool) -> None:
+        """Wait for the rest of a head, or for the next one."""
+        policy = self._plane.live.policy.downstream
+        self._pending = data
+        if len(data) > MAX_HEAD_BYTES:
+            refusal = parse_request_head(data)  # says which limit it is
+            assert isinstance(refusal, Refusal)
+            self._reject(refusal, now)
+        elif not data:
+            self._idle(now)
+        elif self._eof:
+            self._reject(Refusal(Reason.BAD_REQUEST, 0.0, "framing", "the head ends early"), now)
+        elif fresh:
+            self._timer.set(now + policy.head_timeout_s)
+
+    def _idle(self, now: float) -> None:
+        if self._eof or self._plane.draining:
+            self._close()
+        else:
+            self.active_at = now
+            self._timer.set(now + self._plane.live.policy.downstream.idle_timeout_s)
+
+    def _read_body(self, data: bytes) -> None:
+        exchange, body, now = self.exchange, self._body, clock.now()
+        assert exchange is not None
+        assert body is not None
+        payload, used = body.feed(data)
+        if body.problem:
+            exchange.fail(Refusal(Reason.BAD_REQUEST, 0.0, "framing", body.problem), now)
+            return
+        if body.complete:
+            self._body_done(exchange, now)
+            self._pending = data[used:]
+        else:
+            self._timer.set(now + self._plane.live.policy.downstream.body_timeout_s)
+        exchange.request_body(payload, now)
+
+    def _body_done(self, exchange: Exchange, now: float) -> None:
+        exchange.request_done = True
+        self._body = None
+        self._wait_for_answer(now)
+
+    def _wait_for_answer(self, now: float) -> None:
+        self._reading = Reading.ANSWER
+        if self._eof:
+            self._timer.set(now + HALF_CLOSED_S)
+        else:
+            self._timer.pause()
+
+    def _read_rest(self, data: bytes) -> None:
+        body = self._body
+        assert body is not None
+        _, used = body.feed(data)
+        if body.problem:
+            self.abort()
+        elif body.complete:
+            self._body = None
+            self._reading = Reading.HEAD
+            self._pending = data[used:]
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Serve what waits."""
+        if self._reading is Reading.HEAD and self.exchange is None and not self.blocked:
+            data, self._pending = self._pending, b""
+            self._serve(data)
+
+    # --- what the exchange asks for ------------------------------------------------------------------------------
+
+    def keeps(self, head: RequestHead) -> bool:
+        """Tell whether the connection may live after the answer to *head*."""
+        return head.keep_alive and not self._plane.draining
+
+    def can_skip(self, exchange: Exchange) -> bool:
+        """Tell whether what is missing of the request's body is little enough to be read and dropped."""
+        return exchange.request_done or exchange.missing_bytes <= SKIPPED_BODY_BYTES
+
+    def hold(self, *, held: bool) -> None:
+        """Read no more of the request's body, or go on."""
+        if held != self._held and self._reading is Reading.BODY:
+            self._hold_reading(held=held)
+
+    def done(self, exchange: Exchange, *, keep: bool) -> None:
+        """Go on with the next request, or close, now that the answer is written."""
+        if self.exchange is not exchange:
+            return
+        self.exchange = None
+        if self._held:
+            self._hold_reading(held=False)
+        if not keep:
+            self._linger()
+        elif self._reading is Reading.BODY:
+            self._reading = Reading.REST
+        elif self._reading is Reading.ANSWER:
+            self._reading = Reading.HEAD
+            if not self._looping:
+                if self._pending:
+                    self._go_on()
+                else:
+                    self._idle(clock.now())
+
+    def cut(self, exchange: Exchange, *, delimited: bool) -> None:
+        """End the connection so that the client sees an incomplete answer: by a reset when its end has no other mark."""
+        if self.exchange is exchange:
+            self.exchange = None
+            if delimited and not self.blocked:
+                self._linger()
+            else:
+                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                self.abort()
+
+    # --- what the worker asks for --------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether no request is under way, nor has one begun to arrive."""
+        return self._reading is Reading.HEAD and self.exchange is None and not self._pending
+
+    def leave(self, now: float) -> None:
+        """
+        End now when the connection has been idle for a moment; one that is in use ends with its next answer.
+
+        A busy client's next request is likely on its way: closing under it would fail it.
+        """
+        if self.idle:
+            self._timer.set(max(now, self.active_at + LAST_REQUEST_S))
+
+    def look(self, now: float) -> None:  # noqa: ARG002  the kernel says it
+        """End when the client left while nothing was read from it."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), _GONE)
+        if poll.poll(0):
+            self.abort()
+
+    def abort(self) -> None:
+        """End at once; an exchange under way learns that the client is gone."""
+        self._gone()
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _reject(self, refusal: Refusal, now: float) -> None:
+        """Answer what is no request, and end."""
+        plane, policy, key = self._plane, self._plane.live.policy, self.peer.key
+        counters, decision = plane.unrouted.counters, plane.tap.next_id()
+        counters.arrive(key, now)
+        plane.tap.decided(
+            decision, refusal, now, route=plane.unrouted.name, client=key, method="", path="",
+            version=plane.live.version, enforced=True,
+        )  # fmt: skip
+        status = TABLE[refusal.reason].status
+        counters.end(key, OVERFLOW, status, refusal.reason, Outcome.CANCELLED, 0.0, None, False, "", "", None)
+        self.transport.write(
+            respond.render(refusal, decision=decision, explain=policy.explain, close=True, jitter_ratio=jitter_ratio())
+        )
+        self._linger()
+
+    def _linger(self) -> None:
+        """Send what is written and the end of it, then read and drop until the client ends too."""
+        self._pending, self._body = b"", None
+        if self._held:
+            self._hold_reading(held=False)
+        self._reading = Reading.LINGER
+        if self._eof:
+            self._close()
+            return
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+        self._timer.set(clock.now() + LINGER_S)
+
+    def _close(self) -> None:
+        """Send what is written, then end."""
+        self._reading = Reading.CLOSED
+        self.transport.close()
+        self._timer.set(clock.now() + LINGER_S)
+
+    def _gone(self) -> None:
+        self._reading = Reading.CLOSED
+        self._timer.stop()
+        self._plane.left(self)
+        self._pending, self._body = b"", None
+        exchange, self.exchange = self.exchange, None
+        transport, self.transport = self.transport, NOWHERE
+        transport.abort()
+        if exchange is not None:
+            exchange.client_left(clock.now())
+
+    def _hold_reading(self, *, held: bool) -> None:
+        self._held = held
+        if held:
+            self._plane.held.add(self)
+            self.transport.pause_reading()
+        else:
+            self._plane.held.discard(self)
+            if not self.transport.is_closing() and not self._eof:
+                self.transport.resume_reading()
+
+    def _expired(self, now: float) -> None:
+        match self._reading:
+            case Reading.HEAD if self._pending and not self.blocked:
+                self._reject(Refusal(Reason.REQUEST_TIMEOUT, 0.0, "head_timeout", "the head did not come in time"), now)
+            case Reading.HEAD if not self.blocked:
+                self._linger()
+            case Reading.BODY if self._held:
+                self._timer.set(now + self._plane.live.policy.downstream.body_timeout_s)
+            case Reading.BODY if self.exchange is not None:
+                self.exchange.client_late(now)
+            case Reading.ANSWER if self.exchange is not None and self.exchange.flows():
+                self._timer.set(now + HALF_CLOSED_S)
+            case Reading.LINGER | Reading.CLOSED if self._flushes():
+                self._timer.set(now + LINGER_S)
+            case _:
+                self.abort()
+
+    def _flushes(self) -> bool:
+        """Tell whether the client still takes what was written, since this was asked last."""
+        left = self.transport.get_write_buffer_size()
+        before, self._left = self._left, left
+        return 0 < left < before
+
+    def _broken(self, error: Exception) -> None:
+        """End a connection on which we failed ourselves; say what happened."""
+        self._plane.loop.call_exception_handler(
+            {"message": "a connection failed", "exception": error, "protocol": self}
+        )
+        exchange = self.exchange
+        if exchange is not None:
+            try:
+                exchange.fail(Refusal(Reason.INTERNAL_ERROR, 0.0, "internal", type(error).__name__), clock.now())
+            except Exception as again:  # the end must be reached whatever is broken
+                self._plane.loop.call_exception_handler({"message": "a connection failed twice", "exception": again})
+        if exchange is None or self.exchange is exchange:
+            self.abort()

@@ -1,0 +1,429 @@
+"""
+The life of one request, from its head to its settled ticket.
+
+Theory
+------
+An exchange joins one request of a client's connection to one connection of the pool. It is a state machine driven by
+calls from both sides; nothing in it waits, so a keep-alive request with an idle upstream connection is served within
+the two reads that bring its head and its answer, and each of them ends in one write. `begin` and the calls below it
+stand in the order in which a request meets them.
+
+Tables
+------
+    stage        what holds                             a failure of the API then means
+    dialling     `dial`                                 502 or 504, after the other endpoints were tried
+    sending      `upstream`, not `request_done`         502; an early answer is passed on, the rest is not read
+    waiting      `sent_at`, not `status`                502 or 504; or one retry, see below
+    answering    `status`                               the client's connection is cut: never a clean end
+    ended        neither `dial` nor `upstream`          -
+
+    one retry    on a new connection, when all hold: the connection had served before, not one byte of an answer
+                 came, the method is idempotent (RFC 9110, section 9.2.2), the request has no body
+
+    settled as   by `measure/classify.py`, exactly once: in `_settle`, which takes the ticket away
+
+What can go wrong
+-----------------
+* Every way out passes `_settle`: the answer is complete, the API failed, a deadline passed, the client left, a guard
+  refused, we failed ourselves. A ticket can be given back once only, because it is gone after.
+* The client's slowness is not the API's: latency runs from the last request byte that the kernel took to the first
+  byte of the answer; a stalled reader ends as `client_disconnected`.
+* The first request of a client's connection may not be lost to a stale pooled connection when it must not be sent
+  twice: it gets a new one (HAProxy's `http-reuse safe`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar import clock
+from sidecar.facts import Outcome
+from sidecar.guard.guard import Ticket
+from sidecar.link.frames import Sample
+from sidecar.measure.classify import classify
+from sidecar.proxy import respond
+from sidecar.proxy.body import LAST_CHUNK, Body, ChunkedBody, LengthBody, encode_chunk
+from sidecar.proxy.framing import RequestHead, ResponseHead
+from sidecar.proxy.headers import must_close, rechunks, request_head, response_head, trailer_section
+from sidecar.proxy.plane import Client, Live, Plane, Route
+from sidecar.proxy.pool import Dial
+from sidecar.proxy.route import path_template
+from sidecar.proxy.tap import jitter_ratio
+from sidecar.proxy.upstream import Upstream
+from sidecar.reasons import TABLE, Reason, Refusal
+
+_IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
+_TRACE_BITS: Final = 192
+_UNSENT: Final = -1.0
+_LEFT: Final = TABLE[Reason.CLIENT_DISCONNECTED].status
+
+
+class Exchange:
+    """One request and its answer."""
+
+    __slots__ = (
+        "_chunks", "_client", "_delimited", "_early", "_ended", "_endpoint", "_head", "_keep", "_latency_s", "_live", "_moved", "_plane", "_retried",
+        "_seen_bytes", "_started_at", "_ticket", "body", "dial", "key", "request_done", "route", "sent_at", "status",
+        "upstream",
+    )  # fmt: skip
+
+    def __init__(self, plane: Plane, client: Client, head: RequestHead, now: float) -> None:
+        self._plane = plane
+        self._live: Live = plane.live
+        self._client = client
+        self._head = head
+        self._started_at = now
+        self.body: ChunkedBody | LengthBody = ChunkedBody() if head.chunked else LengthBody(head.content_length or 0)
+        self.request_done = not head.has_body
+        self.route: Route = plane.unrouted
+        self.key = client.peer.key
+        self.dial: Dial | None = None
+        self.upstream: Upstream | None = None
+        self.sent_at = _UNSENT
+        self.status = 0
+        self._ticket: Ticket | None = None
+        self._early = b""
+        self._seen_bytes = 0
+        self._retried = False
+        self._keep = False
+        self._chunks = False
+        self._latency_s: float | None = None
+        self._delimited = True
+        self._endpoint = ""
+        self._ended = self._moved = False
+
+    def __repr__(self) -> str:
+        stage = "dialling" if self.dial else "ended" if self._ended else "answering" if self.status else "waiting"
+        return f"<Exchange {self._head.method} {self._head.path} on {self.route.name}, {stage}>"
+
+    # --- the life of a request -----------------------------------------------------------------------------------
+
+    def begin(self, payload: bytes, now: float) -> None:
+        """Meet route and guards, then find a connection; *payload* is what has come of the body."""
+        head, live = self._head, self._live
+        route = live.route_of(head)
+        if isinstance(route, Refusal):
+            self.route.counters.arrive(self.key, now)
+            return self.refuse(route, now)
+        self.route = route
+        self.key = key = live.hop.client_key(route.client_key, self._client.peer, head)
+        route.counters.arrive(key, now)
+        refusal = live.hop.loops(head) or self._bad_body(head.content_length or len(payload))
+        if refusal is not None:
+            return self.refuse(refusal, now)
+        ticket = route.guard.admit(key, now)
+        if isinstance(ticket, Refusal):
+            return self.refuse(ticket, now)
+        self._ticket = ticket
+        self._early = self._frame(payload)
+        return self._connect(now)
+
+    def _connect(self, now: float) -> None:
+        pool = self._plane.pool
+        backend = pool.choose(now)
+        upstream = backend.take() if self._may_reuse() else None
+        if upstream is None:
+            self.dial = pool.dial(backend, self)
+            self._client.hold(held=bool(self._early))
+        else:
+            self._send(upstream, now)
+
+    def connected(self, upstream: Upstream, now: float) -> None:
+        """Send the request on the connection that was made for it."""
+        self.dial = None
+        self._client.hold(held=False)
+        self._send(upstream, now)
+
+    def _send(self, upstream: Upstream, now: float) -> None:
+        self.upstream = upstream
+        self._endpoint = upstream.home.label
+        head = request_head(self._head, self._client.peer, self._live.hop, clock.random_bits(_TRACE_BITS))
+        upstream.ask(self, self._head.method, head + self._early if self._early else head)
+        self._early = b""
+        if self.request_done:
+            self._sent(upstream, now)
+
+    def request_body(self, payload: bytes, now: float) -> None:
+        """Pass more of the body on; the caller has set `request_done` when it was the last of it."""
+        refusal = self._bad_body(self._seen_bytes + len(payload))
+        if refusal is not None:
+            return self.fail(refusal, now)
+        framed = self._frame(payload)
+        upstream = self.upstream
+        if upstream is None:
+            self._early += framed
+            return self._client.hold(held=True)
+        if framed:
+            upstream.transport.write(framed)
+        if self.request_done:
+            self._sent(upstream, now)
+        return None
+
+    def _sent(self, upstream: Upstream, now: float) -> None:
+        """Wait for the answer from now on, unless the kernel has not taken the last byte yet."""
+        if not upstream.blocked and self.status == 0:
+            self.sent_at = now
+            if self._ticket is not None:
+                self.route.guard.sent(self._ticket, now)
+            upstream.timer.set(now + self.route.response_timeout_s)
+
+    def interim(self, head: ResponseHead, now: float) -> None:  # noqa: ARG002  Caller's signature
+        """Pass an interim answer on, where the client can read and use it."""
+        useless = head.status == 100 and (self._seen_bytes or not self._head.expect_continue)
+        if self._head.minor == 1 and not useless:
+            self._client.transport.write(response_head(head, self._live.hop, minor=1, close=False))
+
+    def response(self, head: ResponseHead, payload: bytes, now: float, *, whole: Body | None) -> None:
+        """Pass the answer's head on, in one write with what came of its body."""
+        minor = self._head.minor
+        if self.sent_at >= 0.0:
+            self._latency_s = now - self.sent_at
+            if self._ticket is not None:
+                self.route.guard.first_byte(self._ticket, now)
+        self.status = head.status
+        self._chunks = rechunks(head, minor)
+        self._delimited = not must_close(head, minor)
+        self._keep = self._delimited and self.request_done and self._client.keeps(self._head)
+        data = response_head(head, self._live.hop, minor=minor, close=not self._keep)
+        self._answer(data + self._chunk(payload, whole), now, whole)
+
+    def response_body(self, payload: bytes, now: float, *, whole: Body | None) -> None:
+        """Pass more of the answer's body on."""
+        self._answer(self._chunk(payload, whole), now, whole)
+
+    def _answer(self, data: bytes, now: float, whole: Body | None) -> None:
+        client, upstream = self._client, self.upstream
+        self._moved = True
+        if whole is not None:
+            self.upstream = None
+            client.transport.write(data)
+            self._settle(None, now)
+            client.done(self, keep=self._keep)
+        elif upstream is not None:
+            client.transport.write(data)
+            upstream.timer.set(now + self._live.policy.upstream.idle_timeout_s)
+            if client.blocked:
+                upstream.pause()
+
+    # --- the ways out that are no answer of the API ---------------------------------------------------------------
+
+    def refuse(self, refusal: Refusal, now: float) -> None:
+        """Answer *refusal* in the API's place; nothing of an answer was sent before."""
+        row = TABLE[refusal.reason]
+        keep = not row.close and self._client.keeps(self._head) and self._client.can_skip(self)
+        self._client.transport.write(self._refusal(refusal, now, close=not keep))
+        self._settle(refusal.reason, now, row.status)
+        self._client.done(self, keep=keep)
+
+    def fail(self, refusal: Refusal, now: float) -> None:
+        """End an exchange that cannot go on: by an answer when none has begun, else by cutting it."""
+        if self._ended:
+            return
+        self._let_go()
+        if self.status == 0:
+            self.refuse(refusal, now)
+        else:
+            self._settle(refusal.reason, now)
+            self._client.cut(self, delimited=self._delimited)
+
+    def client_left(self, now: float) -> None:
+        """End the exchange of a client that is gone."""
+        if not self._ended:
+            self._let_go()
+            self._settle(Reason.CLIENT_DISCONNECTED, now)
+
+    def client_late(self, now: float) -> None:
+        """End the exchange of a client that does not send its body."""
+        self.fail(Refusal(Reason.REQUEST_TIMEOUT, 0.0, "body_timeout", "no byte of the body came in time"), now)
+
+    def not_connected(self, reason: Reason, detail: str, now: float) -> None:
+        """Answer for an API that cannot be reached."""
+        self.dial = None
+        self.fail(Refusal(reason, 0.0, "upstream", detail), now)
+
+    def upstream_lost(self, reason: Reason, detail: str, now: float, *, untouched: bool) -> None:
+        """Retry once what may be retried; else answer or cut."""
+        upstream, self.upstream = self.upstream, None
+        reused = upstream is not None and upstream.used > 1
+        if untouched and reused and not self._retried and self._repeatable():
+            self._retried = True
+            self.sent_at = _UNSENT
+            self._connect(now)
+        else:
+            self._note_age(now)
+            self.fail(Refusal(reason, 0.0, "upstream", detail), now)
+
+    def upstream_late(self, now: float) -> None:
+        """Give up on an API, or on a client that reads nothing, after the deadline."""
+        if self.status and self._client.blocked:
+            self.client_left(now)
+            self._client.cut(self, delimited=False)
+            return
+        self._note_age(now)
+        what = "went silent within its answer" if self.status else "did not answer in time"
+        self.fail(Refusal(Reason.UPSTREAM_TIMEOUT, 0.0, "upstream", f"the API {what}"), now)
+
+    def upstream_blocked(self, *, blocked: bool) -> None:
+        """Read no more of the body while the API does not take what there is."""
+        upstream, now = self.upstream, clock.now()
+        if upstream is None:
+            return
+        self._client.hold(held=blocked)
+        if blocked and self.status == 0:
+            upstream.timer.set(now + self._live.policy.upstream.idle_timeout_s)
+        elif not blocked and self.request_done:
+            self._sent(upstream, now)
+        elif not blocked and self.status == 0:
+            upstream.timer.pause()
+
+    def broken(self, error: Exception) -> None:
+        """End an exchange in which we failed ourselves."""
+        self._plane.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
+        self.fail(Refusal(Reason.INTERNAL_ERROR, 0.0, "internal", type(error).__name__), clock.now())
+
+    def client_ready(self) -> None:
+        """Go on reading the answer: the client has taken what there was."""
+        if self.upstream is not None:
+            self.upstream.resume()
+
+    def flows(self) -> bool:
+        """Tell whether anything of the answer was passed on since this was asked last."""
+        moved, self._moved = self._moved, False
+        return moved
+
+    @property
+    def missing_bytes(self) -> float:
+        """Count what is still to come of the request's body; a body that was not sent yet may never come."""
+        if isinstance(self.body, ChunkedBody) or (self._head.expect_continue and not self._seen_bytes):
+            return float("inf")
+        return self.body.remaining
+
+    # --- details -------------------------------------------------------------------------------------------------
+
+    def _may_reuse(self) -> bool:
+        return not self._retried and (self._client.requests > 1 or self._head.method in _IDEMPOTENT)
+
+    def _repeatable(self) -> bool:
+        return self._head.method in _IDEMPOTENT and not self._head.has_body
+
+    def _bad_body(self, size: int) -> Refusal | None:
+        most = self.route.max_body_bytes
+        if self.body.problem:
+            return Refusal(Reason.BAD_REQUEST, 0.0, "framing", self.body.problem)
+        if most is None or size <= most:
+            return None
+        return Refusal(Reason.BODY_TOO_LARGE, 0.0, "max_body", f"the body exceeds {most} bytes")
+
+    def _frame(self, payload: bytes) -> bytes:
+        """Write a part of the request's body as the API reads it."""
+        self._seen_bytes += len(payload)
+        if not self._head.chunked:
+            return payload
+        framed = encode_chunk(payload) if payload else b""
+        return framed + trailer_section(self.body.trailers) if self.request_done else framed
+
+    def _chunk(self, payload: bytes, whole: Body | None) -> bytes:
+        """Write a part of the answer's body as the client reads it."""
+        if not self._chunks:
+            return payload
+        framed = encode_chunk(payload) if payload else b""
+        if whole is None:
+            return framed
+        return framed + (trailer_section(whole.trailers) if whole.trailers else LAST_CHUNK)
+
+    def _note_age(self, now: float) -> None:
+        if self._latency_s is None and self.sent_at >= 0.0:
+            self._latency_s = now - self.sent_at
+
+    def _let_go(self) -> None:
+        """End what is under way towards the API."""
+        dial, self.dial = self.dial, None
+        upstream, self.upstream = self.upstream, None
+        if dial is not None:
+            dial.cancel()
+        if upstream is not None:
+            upstream.home.lost(upstream)
+            upstream.drop()
+
+    def _refusal(self, refusal: Refusal, now: float, *, close: bool) -> bytes:
+        policy, head = self._live.policy, self._head
+        limited = refusal.reason is Reason.RATE_LIMITED and policy.ratelimit_headers
+        return respond.render(
+            refusal,
+            decision=self._decide(refusal, now, enforced=True),
+            explain=policy.explain,
+            close=close,
+            minor=head.minor,
+            head_only=head.method == "HEAD",
+            rate_limit=self.route.guard.limit_header(self.key, now) if limited else None,
+            jitter_ratio=jitter_ratio(),
+        )
+
+    def _decide(self, refusal: Refusal, now: float, *, enforced: bool) -> str:
+        tap, head = self._plane.tap, self._head
+        decision = tap.next_id()
+        tap.decided(
+            decision,
+            refusal,
+            now,
+            route=self.route.name,
+            client=self.key,
+            method=head.method,
+            path=path_template(head.path),
+            version=self._live.version,
+            enforced=enforced,
+        )
+        return decision
+
+    def _settle(self, reason: Reason | None, now: float, own_status: int = 0) -> None:
+        """
+        Give the ticket back and count the request: exactly once.
+
+        Args:
+            reason: Why it ended without the API's own, whole answer; None otherwise.
+            now: Monotonic seconds.
+            own_status: The status of our own answer; 0 when the client has seen the API's, or none.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        route, ticket, status, head = self.route, self._ticket, self.status, self._head
+        outcome = classify(reason, status or None, route.failure_statuses)
+        latency_s, directive = self._latency_s, None
+        if ticket is not None:
+            self._ticket, directive = None, ticket.directive
+            client_error = 400 <= status < 500 and reason is None
+            route.guard.settle(ticket, outcome, now, client_error=client_error, latency_s=latency_s)
+            if ticket.would:
+                self._would_refuse(ticket, now)
+        seen = own_status or status or _LEFT
+        slow = latency_s is not None and latency_s >= route.slow_s
+        template = path_template(head.path)
+        route.counters.end(
+            self.key, head.method, seen, reason, outcome, now - self._started_at, latency_s, slow, self._endpoint,
+            template, directive,
+        )  # fmt: skip
+        if route.samples.take(failed=outcome is Outcome.FAILURE):
+            self._show(seen, reason, template, now)
+
+    def _would_refuse(self, ticket: Ticket, now: float) -> None:
+        self.route.counters.would(ticket.would)
+        for refusal in ticket.would:
+            self._decide(refusal, now, enforced=False)
+
+    def _show(self, status: int, reason: Reason | None, template: str, now: float) -> None:
+        head = self._head
+        self._plane.tap.show(
+            Sample(
+                route=self.route.name,
+                at=now,
+                client=self.key,
+                method=head.method,
+                path=template,
+                status=status,
+                reason=reason or "",
+                latency_s=self._latency_s or 0.0,
+                fields=[name.decode("ascii") for name in head.named],
+                trace=(head.named.get(b"traceparent") or b"")[3:35].decode("ascii", "replace"),
+            )
+        )

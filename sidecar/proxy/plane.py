@@ -1,0 +1,232 @@
+"""
+What all connections of one worker share: the policy in force, the pool, the timers, the counters.
+
+The policy is swapped as a whole (`Live`): an exchange keeps the one that it began with, so a live apply drops no
+request and no request sees half of each. Guards and counters outlive it, because they are bound by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from heapq import nsmallest
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Protocol
+
+from sidecar.config.policies import Compiled, Match, ProxyPolicy, RouteRule
+from sidecar.guard.guard import Guard, RouteGuard
+from sidecar.measure.counters import Meter, RouteCounters
+from sidecar.proxy.deadline import Wheel
+from sidecar.proxy.framing import RequestHead
+from sidecar.proxy.hop import Hop, Peer
+from sidecar.proxy.pool import Pool
+from sidecar.proxy.route import Router
+from sidecar.proxy.tap import Samples, Tap
+from sidecar.reasons import Refusal
+
+if TYPE_CHECKING:
+    from sidecar.proxy.exchange import Exchange
+
+UNROUTED: Final = "_none"  # the route of requests that reached none: malformed ones, and those that none matches
+_NEVER_SLOW: Final = float("inf")
+
+
+class Client(Protocol):
+    """The client's side of one connection, as an exchange sees it."""
+
+    peer: Peer
+    transport: asyncio.Transport
+    blocked: bool
+    requests: int
+
+    def keeps(self, head: RequestHead) -> bool:
+        """Tell whether the connection may live after the answer to *head*."""
+
+    def can_skip(self, exchange: Exchange) -> bool:
+        """Tell whether what is missing of the request's body is little enough to be read and dropped."""
+
+    def hold(self, *, held: bool) -> None:
+        """Read no more of the request's body, or go on."""
+
+    def done(self, exchange: Exchange, *, keep: bool) -> None:
+        """Go on with the next request, or close, now that the answer is written."""
+
+    def cut(self, exchange: Exchange, *, delimited: bool) -> None:
+        """End the connection so that the client sees an incomplete answer."""
+
+
+class Connection(Protocol):
+    """The client's side of one connection, as the worker sees it."""
+
+    active_at: float
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether no request is under way, nor has one begun to arrive."""
+
+    def leave(self, now: float) -> None:
+        """End with the request under way, or now when there is none."""
+
+    def look(self, now: float) -> None:
+        """See whether the client left while nothing was read from it."""
+
+    def abort(self) -> None:
+        """End at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """
+    What tells this install from every other one.
+
+    Attributes:
+        pseudonym: Its token in Via (RFC 9110, section 7.6.3).
+        key: The secret behind the client keys that come from a header; the same in all workers and over restarts.
+    """
+
+    pseudonym: str
+    key: bytes
+
+
+class Route:
+    """One route, bound to its guards and counters."""
+
+    __slots__ = (
+        "client_key", "counters", "failure_statuses", "guard", "max_body_bytes", "name", "response_timeout_s", "samples",
+        "slow_s",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        rule: RouteRule,
+        guard: RouteGuard,
+        counters: RouteCounters,
+        samples: Samples,
+        response_timeout_s: float,
+        slow_s: float = _NEVER_SLOW,
+    ) -> None:
+        self.name = rule.name
+        self.guard = guard
+        self.counters = counters
+        self.samples = samples
+        self.client_key = rule.client_key
+        self.max_body_bytes = rule.max_body_bytes
+        self.failure_statuses = rule.failure_statuses
+        self.response_timeout_s = response_timeout_s
+        self.slow_s = slow_s
+
+    def __repr__(self) -> str:
+        return f"<Route {self.name}>"
+
+
+class Live:
+    """One config version in force."""
+
+    def __init__(
+        self, compiled: Compiled, version: int, install: Install, guard: Guard, meter: Meter, tap: Tap
+    ) -> None:
+        proxy = compiled.proxy
+        self.policy: ProxyPolicy = proxy
+        self.version = version
+        self.hop = Hop(
+            pseudonym=install.pseudonym, install_key=install.key, trusted=proxy.trusted, tracing=proxy.tracing
+        )
+        self._router = Router(proxy.routes)
+        self._routes = {rule.name: _bind(rule, compiled, guard, meter, tap) for rule in proxy.routes}
+
+    def __repr__(self) -> str:
+        return f"<Live v{self.version} {list(self._routes)}>"
+
+    def route_of(self, head: RequestHead) -> Route | Refusal:
+        """Return whose rules *head* meets."""
+        rule = self._router.route(head)
+        return rule if isinstance(rule, Refusal) else self._routes[rule.name]
+
+
+class Plane:
+    """The data plane of one worker."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, install: Install, compiled: Compiled, version: int, tap: Tap, now: float
+    ) -> None:
+        self.loop = loop
+        self.wheel = Wheel(loop)
+        self.guard = Guard(compiled.guard, now)
+        self.meter = Meter()
+        self.tap = tap
+        self.draining = False
+        self.emptied = asyncio.Event()
+        self.connections: set[Connection] = set()
+        self.held: set[Connection] = set()
+        self._install = install
+        self.live = Live(compiled, version, install, self.guard, self.meter, tap)
+        self.pool = Pool(loop, self.wheel, compiled.proxy.upstream)
+        nowhere = RouteRule(UNROUTED, Match())
+        self.unrouted = Route(
+            nowhere,
+            self.guard.route(UNROUTED),
+            self.meter.route(UNROUTED),
+            tap.samples(UNROUTED),
+            response_timeout_s=0.0,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Plane {self.live!r} {len(self.connections)} connections{' draining' if self.draining else ''}>"
+
+    @property
+    def in_flight(self) -> int:
+        """Count the requests between admission and end."""
+        return self.guard.in_flight
+
+    def apply(self, compiled: Compiled, version: int, now: float) -> None:
+        """Serve new requests under *compiled* from now on; those under way end under what they began with."""
+        self.guard.apply(compiled.guard, now)
+        self.live = Live(compiled, version, self._install, self.guard, self.meter, self.tap)
+        self.pool.apply(compiled.proxy.upstream)
+
+    def left(self, connection: Connection) -> None:
+        """Forget a connection that is gone."""
+        self.connections.discard(connection)
+        self.held.discard(connection)
+        if self.draining and not self.connections:
+            self.emptied.set()
+
+    def drain(self, now: float) -> None:
+        """Let every connection end with the request that it carries, those that carry none at once; then `emptied`."""
+        self.draining = True
+        if not self.connections:
+            self.emptied.set()
+        for connection in tuple(self.connections):
+            connection.leave(now)
+
+    def make_room(self) -> bool:
+        """Close the connections that are idle for longest, one in a hundred; False when none is idle."""
+        count = max(1, len(self.connections) // 100)
+        idle = nsmallest(count, (it for it in self.connections if it.idle), key=attrgetter("active_at"))
+        for connection in idle:
+            connection.abort()
+        return bool(idle)
+
+    def look_at_held(self, now: float) -> None:
+        """Find the clients that left while we did not read from them (about twice a second)."""
+        for connection in tuple(self.held):
+            connection.look(now)
+
+    def close(self) -> None:
+        """End everything at once."""
+        for connection in tuple(self.connections):
+            connection.abort()
+        self.pool.close()
+
+
+def _bind(rule: RouteRule, compiled: Compiled, guard: Guard, meter: Meter, tap: Tap) -> Route:
+    policy = compiled.guard.routes.get(rule.name)
+    breaker = policy.breaker if policy is not None else None
+    return Route(
+        rule,
+        guard.route(rule.name),
+        meter.route(rule.name),
+        tap.samples(rule.name),
+        rule.response_timeout_s or compiled.proxy.upstream.response_timeout_s,
+        _NEVER_SLOW if breaker is None or breaker.slow_s is None else breaker.slow_s,
+    )
