@@ -13,9 +13,9 @@ from sidecar.admin.parameters import DURATION, MAX_ID, SENTENCE, matches
 
 # Like a sentence, but line feeds and tabs may stand in it.
 _TEXT: Final = (
-    r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f\ud800-\udfff]*"
-    r"[^\s\u0000-\u001f\u007f-\u009f\ud800-\udfff]"
-    r"[^\u0000-\u0008\u000b-\u001f\u007f-\u009f\ud800-\udfff]*$"
+    r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*"
+    r"[^\s\u0000-\u001f\u007f-\u009f]"
+    r"[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$"
 )
 _HEADER: Final = r"^[\t -~]{1,1024}$"
 
@@ -116,7 +116,8 @@ def read_json(data: bytes) -> Any:
         Problem: 400 with the line and column of the first fault.
     """
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()  # refuses half of a surrogate pair, which no UTF-8 can hold
     except json.JSONDecodeError as error:
         row = fault("", error.msg, "send one JSON object", line=error.lineno, column=error.colno)
         detail = f"the body is no JSON: {error.msg} at line {error.lineno}, column {error.colno}"
@@ -124,6 +125,7 @@ def read_json(data: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Problem(400, f"the body is no JSON: {reason}", "send one JSON object in UTF-8") from error
+    return value
 
 
 def parse(model: type[B], data: bytes) -> B:

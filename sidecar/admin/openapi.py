@@ -23,7 +23,7 @@ ALWAYS: Final = (400, 401, 403, 421, 429)
 WITH_BODY: Final = (413, 415, 422)
 
 _WHY: Final[Mapping[int, str]] = {
-    400: "A malformed or unknown parameter, or a body that is no JSON.",
+    400: "A malformed or unknown parameter, or a body that is no JSON; as plain text when it was no HTTP at all.",
     401: "No valid bearer token.",
     403: "The token's role is too low, or the request comes from a foreign web page.",
     404: "No such thing.",
@@ -111,6 +111,8 @@ def _success(call: Call) -> dict[str, Any]:
 
 def _problem(status: int) -> dict[str, Any]:
     made: dict[str, Any] = {"description": _WHY[status], "content": {PROBLEM: {"schema": schemas.ref("Problem")}}}
+    if status == HTTPStatus.BAD_REQUEST:
+        made["content"]["text/plain"] = {"schema": schemas.TEXT}  # from the HTTP parser, before there is a request
     if status == HTTPStatus.UNAUTHORIZED:
         made["headers"] = {"WWW-Authenticate": {"schema": schemas.TEXT}}
     if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -20,8 +20,8 @@ from sidecar.facts import Scope, ScopeError
 
 T = TypeVar("T")
 
-# What people and programs may write in one line: no control character, no half of a surrogate pair (no UTF-8 has it).
-CONTROL: Final = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\ud800-\udfff"
+# What people and programs may write in one line: no control character, no line separator.
+CONTROL: Final = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
 LINE: Final = rf"^[^{CONTROL}]*$"
 SENTENCE: Final = rf"^[^{CONTROL}]*[^\s{CONTROL}][^{CONTROL}]*$"
 DURATION: Final = r"^([1-9][0-9]{0,5}[sm]|[1-9][0-9]{0,3}h|[1-9][0-9]{0,2}d)$"

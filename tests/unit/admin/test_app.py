@@ -274,7 +274,7 @@ BODIES = [
     (b"{}", 422, "verdict: Field required"),
     (b'{"verdict": "maybe"}', 422, "verdict"),
     (b'{"verdict": "benign", "extra": 1}', 422, "extra: unknown field"),
-    (b'{"verdict": "benign", "reason": "\\ud800"}', 422, "reason"),
+    (b'{"verdict": "benign", "reason": "\\ud800"}', 400, "surrogates"),
     (b'{"verdict": "benign", "reason": 7}', 422, "reason"),
     (b'{"verdict": "benign", "reason": "a\\nb"}', 422, "reason"),
 ]
