@@ -20,7 +20,6 @@ What can go wrong
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from sidecar.decide.policies import Rung
@@ -28,11 +27,11 @@ from sidecar.decide.policies import Rung
 QUIET_S: Final = 15 * 60.0  # behaviour.md: an acknowledgement that goes quiet is withdrawn
 
 
-def next_rung(ladder: Sequence[Rung], climbed: int) -> Rung | None:
-    """Return the rung that comes after the *climbed* ones."""
-    return ladder[climbed] if climbed < len(ladder) else None
-
-
 def due(rung: Rung, unanswered_at: float, now: float) -> bool:
     """Tell whether *rung*'s time has come."""
     return now - unanswered_at >= rung.after_s
+
+
+def gone_quiet(spoke_at: float, now: float) -> bool:
+    """Tell whether an acknowledgement has to be withdrawn."""
+    return now - spoke_at >= QUIET_S

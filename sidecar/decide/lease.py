@@ -69,6 +69,8 @@ class Isolation:
         floor_ratio: The least that must pass so that the budget is met.
         busy_at: Monotonic seconds of the last arrival in the scope.
         holding: The ladder said `hold`: renewed even without traffic.
+        slow_over_s: Its trials also fail when they take longer; None when only failures count.
+        normal_ratio, broken_ratio: Failed (or slow) trials before the onset, and when it was isolated.
         ended: When; None while live.
         ended_by, ended_why: Who ended it and why.
     """
@@ -89,6 +91,9 @@ class Isolation:
     floor_ratio: float = 0.0
     busy_at: float = 0.0
     holding: bool = False
+    slow_over_s: float | None = None
+    normal_ratio: float = 0.001
+    broken_ratio: float = 1.0
     ended: Moment | None = None
     ended_by: str = ""
     ended_why: str = ""
@@ -197,18 +202,24 @@ def to_store(isolation: Isolation, boot: str) -> dict[str, Any]:
         "floor": isolation.floor_ratio,
         "busy_at": isolation.busy_at,
         "holding": isolation.holding,
+        "slow_over_s": isolation.slow_over_s,
+        "normal": isolation.normal_ratio,
+        "broken": isolation.broken_ratio,
+        "ended_unix": isolation.ended.unix if isolation.ended else None,
     }
     return {**document(isolation, durable=True), "kept": kept}
 
 
 def from_store(row: Mapping[str, Any], boot: str, now: Moment) -> Isolation:
     """
-    Read a live isolation that `to_store` wrote.
+    Read what `to_store` wrote.
 
     Within the same boot monotonic moments count; from another boot they are re-made from the wall clock.
     """
     kept = row["kept"]
-    shift = 0.0 if kept["boot"] == boot else (now.at - now.unix) - (kept["end_at"] - kept["end_unix"])
+    same = bool(boot) and kept["boot"] == boot
+    shift = 0.0 if same else (now.at - now.unix) - (kept["end_at"] - kept["end_unix"])
+    over = kept["ended_unix"]
     return Isolation(
         id=row["id"],
         incident=row["incident"],
@@ -226,4 +237,10 @@ def from_store(row: Mapping[str, Any], boot: str, now: Moment) -> Isolation:
         floor_ratio=kept["floor"],
         busy_at=kept["busy_at"] + shift,
         holding=kept["holding"],
+        slow_over_s=kept["slow_over_s"],
+        normal_ratio=kept["normal"],
+        broken_ratio=kept["broken"],
+        ended=None if over is None else Moment(now.at - (now.unix - over), over),
+        ended_by=row["ended_by"] or "",
+        ended_why=row["ended_why"] or "",
     )

@@ -91,7 +91,8 @@ def to_store(override: Override, boot: str) -> dict[str, Any]:
 def from_store(row: Mapping[str, Any], boot: str, now: Moment) -> Override:
     """Read what `to_store` wrote; moments of another boot are re-made from the wall clock."""
     kept = row["kept"]
-    shift = 0.0 if kept["boot"] == boot else (now.at - now.unix) - (kept["end_at"] - kept["end_unix"])
+    same = bool(boot) and kept["boot"] == boot
+    shift = 0.0 if same else (now.at - now.unix) - (kept["end_at"] - kept["end_unix"])
     return Override(
         scope=Scope.parse(row["scope"]),
         action=Action(kept["action"]),

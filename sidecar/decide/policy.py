@@ -24,6 +24,7 @@ What can go wrong
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -32,13 +33,17 @@ from sidecar.decide.budget import Load
 from sidecar.decide.overrides import Override
 from sidecar.decide.policies import RespondPolicy, Response
 from sidecar.decide.sticky import Mark
-from sidecar.facts import Action, Detector, Mode, Scope, ScopeKind, Signal
+from sidecar.facts import Action, Detector, Mode, RouteSecond, Scope, ScopeKind, Signal
 from sidecar.incident.lifecycle import Proposal
+from sidecar.incident.tally import requests_of
 
 MARGIN: Final = 3.0  # detection.md: isolate at h + 3
 SAMPLE_RATIO: Final = 0.01  # behaviour.md: what always passes is the larger of 1 % and min(1/s, 10 %)
 SAMPLE_PER_S: Final = 1.0
 SAMPLE_CAP_RATIO: Final = 0.1
+FRESH_FAILURES: Final = 3  # detection.md: fewer bad requests are a hiccup
+FRESH_RATIO: Final = 0.05
+FADE_S: Final = 10.0
 
 CAUSES: Final = frozenset({Detector.ERRORS, Detector.LATENCY, Detector.TRIP})
 
@@ -126,6 +131,28 @@ def _weakness(case: Case, causes: list[Signal], min_requests: int) -> Why | None
     if case.sample < min_requests:
         return Why.SAMPLE
     return None if case.severe or case.agreed else Why.AGREEMENT
+
+
+def proven_again(
+    signals: tuple[Signal, ...], rows: Sequence[RouteSecond], scope: Scope, since_at: float, now: float
+) -> bool:
+    """
+    Tell whether *signals* rest on harm done after *since_at*, and are not the fading alarm of what ended then.
+
+    Args:
+        signals: What sounds.
+        rows: The seconds of the scope's routes after *since_at*.
+        scope: What sounds about it.
+        since_at: When an isolation or the incident ended. `now`: monotonic seconds.
+    """
+    if any(row.trips for row in rows):
+        return True
+    total, bad, _ = requests_of(rows, scope)
+    errors = any(signal.detector in (Detector.ERRORS, Detector.TRIP) for signal in signals)
+    if errors and bad >= FRESH_FAILURES and bad >= FRESH_RATIO * total:
+        return True
+    others = [signal for signal in signals if signal.detector not in (Detector.ERRORS, Detector.TRIP)]
+    return now - since_at >= FADE_S and any(s.material or s.detector is not Detector.LATENCY for s in others)
 
 
 def propose(

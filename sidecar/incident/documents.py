@@ -36,6 +36,7 @@ def claim_document(claim: Claim) -> dict[str, Any]:
         "detector": signal.detector.value,
         "scope": str(signal.scope),
         "value": signal.value,
+        "worst": claim.worst.value,
         "baseline": signal.baseline,
         "unit": signal.unit,
         "sample": signal.sample,
@@ -208,12 +209,16 @@ def from_kept(row: Mapping[str, Any], now: Moment) -> Incident:
 
 
 def _claim(row: Mapping[str, Any], sure: Any) -> Claim:
-    told = row["signal"]
     since = sure(row["since"])
-    signal = Signal(
-        **{**told, "detector": Detector(told["detector"]), "scope": Scope.parse(told["scope"]), "since_at": since.at}
+    return Claim(
+        _signal(row["signal"], since), _signal(row["worst"], since), since, sure(row["heard"]), row["sounding"]
     )
-    return Claim(signal, since, sure(row["heard"]), row["sounding"])
+
+
+def _signal(row: Mapping[str, Any], since: Moment) -> Signal:
+    return Signal(
+        **{**row, "detector": Detector(row["detector"]), "scope": Scope.parse(row["scope"]), "since_at": since.at}
+    )
 
 
 def _read_proposal(row: Mapping[str, Any]) -> Proposal:

@@ -30,6 +30,8 @@ from sidecar.facts import Action, Detector, Moment, Scope, Signal
 
 FOLD_S: Final = 300.0  # behaviour.md: signals on the same scope within 5 min are one cause
 QUIET_SCORE: Final = 0.2  # detection.md: an alarm closes below 0.2·h
+SPEAKING: Final = 20  # requests from which a ratio says something
+MAX_CLAIMS: Final = 12
 
 
 class IncidentState(StrEnum):
@@ -77,12 +79,14 @@ class Claim:
 
     Attributes:
         signal: As it was when last heard.
+        worst: As it was when it was furthest from normal, on at least `SPEAKING` requests if it ever had as many.
         since: Its onset, on both clocks.
         heard: The last moment at which it sounded above the clear level.
         sounding: It is in alarm now.
     """
 
     signal: Signal
+    worst: Signal
     since: Moment
     heard: Moment
     sounding: bool = True
@@ -220,8 +224,8 @@ class Incident:
 
     @property
     def lead(self) -> Claim:
-        """Return the claim that says most about what is wrong."""
-        return min(self.claims, key=lambda claim: _RANK.index(claim.signal.detector))
+        """Return the claim that says most about what is wrong: on the incident's own scope if there is one."""
+        return min(self.claims, key=lambda c: (c.signal.scope != self.scope, _RANK.index(c.signal.detector)))
 
     @property
     def detectors(self) -> tuple[Detector, ...]:
@@ -248,10 +252,18 @@ def hear(incident: Incident, signals: tuple[Signal, ...], now: Moment) -> Incide
         loud = signal.score >= QUIET_SCORE * signal.threshold
         heard = now if loud or old is None else old.heard
         # The first onset stays: a signal that falls silent and sounds again is the same claim.
-        known[key] = Claim(signal, old.since if old else since, heard)
+        worst = _worse(old.worst, signal) if old else signal
+        known[key] = Claim(signal, worst, old.since if old else since, heard)
     severe = any(signal.severe for signal in signals)
     severity = Severity.SEVERE if severe else incident.severity
-    return replace(incident, claims=tuple(known.values()), severity=severity)
+    claims = sorted(known.values(), key=lambda claim: claim.heard.at, reverse=True)[:MAX_CLAIMS]
+    return replace(incident, claims=tuple(sorted(claims, key=lambda claim: claim.since.at)), severity=severity)
+
+
+def _worse(old: Signal, new: Signal) -> Signal:
+    if (old.sample >= SPEAKING) != (new.sample >= SPEAKING):
+        return old if old.sample >= SPEAKING else new
+    return new if abs(new.value - new.baseline) > abs(old.value - old.baseline) else old
 
 
 def acknowledge(incident: Incident, author: str, now: Moment) -> Incident:

@@ -72,7 +72,7 @@ def title(incident: Incident) -> str:
 
 def claim_text(claim: Claim, scope: Scope) -> str:
     """Return what one signal says in plain words."""
-    signal = claim.signal
+    signal = claim.worst
     value, normal = measured(signal.value, signal.unit), measured(signal.baseline, signal.unit)
     whose = "its requests" if scope.kind is ScopeKind.CLIENT else "requests"
     match signal.detector:
@@ -205,9 +205,9 @@ def alert(kind: str, document: Mapping[str, Any], incident: Incident, now: Momen
 
 def _measurements(incident: Incident) -> list[str]:
     return [
-        f"{claim.signal.detector}: {measured(claim.signal.value, claim.signal.unit)}, normally "
-        f"{measured(claim.signal.baseline, claim.signal.unit)}, {many(claim.signal.sample, 'request')} "
-        f"(score {claim.signal.score:.1f}, threshold {claim.signal.threshold:.1f})"
+        f"{claim.worst.detector}: {measured(claim.worst.value, claim.worst.unit)}, normally "
+        f"{measured(claim.worst.baseline, claim.worst.unit)}, {many(claim.worst.sample, 'request')} "
+        f"(score {claim.worst.score:.1f}, threshold {claim.worst.threshold:.1f})"
         for claim in incident.claims
         if claim.sounding or incident.resolved
     ]

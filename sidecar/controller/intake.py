@@ -1,0 +1,281 @@
+"""
+From findings to incidents: one cause, one number.
+
+Theory
+    A finding belongs, in this order, to the running incident whose scope contains it; to a running incident inside its
+    scope, which then widens (the oldest takes the others in); to an incident that ended less than `FOLD_S` ago on the
+    same or a nested scope, which is reopened as a flap; else it opens a new one. A person's verdict comes before all of
+    that: a silenced finding opens nothing and says so once in the events.
+
+What can go wrong
+    The attributed scope wavers while counts are small: a young incident widens at once, an older one only when the wider
+    scope has stood for `WIDEN_S`, or is severe.
+    An alarm outlives its cause, because scores fade slowly: an ended incident is reopened only by an alarm that began
+    after its end, or by one that is material again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sidecar.controller.book import Book
+from sidecar.controller.effects import PutEvidence, Rollback
+from sidecar.controller.history import History
+from sidecar.decide import sticky
+from sidecar.decide.policies import RollbackMode
+from sidecar.decide.policy import Case, proven_again
+from sidecar.decide.suspect import first_suspect
+from sidecar.facts import Detector, Moment, Scope, Signal
+from sidecar.incident import evidence, lifecycle, tally
+from sidecar.incident.lifecycle import FOLD_S, Affected, Impact, Incident, Resolution, Verdict
+
+YOUNG_S: Final = 30.0
+WIDEN_S: Final = 5.0
+NOTES_KEPT: Final = 1_000
+
+Key = tuple[Detector, Scope]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What detection found this second about one scope, and who is affected."""
+
+    case: Case
+    affected: Affected
+
+
+class Intake:
+    """
+    Opens, joins, widens and reopens incidents.
+
+    Attributes:
+        opened: Incidents that were opened or reopened this second; people are told once it is known what was done.
+    """
+
+    def __init__(self, book: Book, history: History) -> None:
+        self._book = book
+        self._history = history
+        self._episodes: dict[Key, float] = {}
+        self._wider: dict[tuple[int, Scope], float] = {}
+        self._told: set[Key] = set()
+        self.opened: list[tuple[int, str]] = []
+        self.version = 0
+        self.evidence: dict[int, dict[str, object]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Intake {len(self._episodes)} alarms>"
+
+    def take(self, findings: Sequence[Finding], now: Moment) -> dict[int, Case]:
+        """Sort this second's findings into incidents; return each running incident's strongest case."""
+        self.opened.clear()
+        self._follow(findings, now)
+        placed: dict[int, list[Finding]] = {}
+        for finding in sorted(findings, key=lambda f: not f.case.severe):
+            if self._silenced(finding.case, now):
+                continue
+            number = self._place(finding, now)
+            if number is not None:
+                placed.setdefault(number, []).append(finding)
+        for incident in self._book.running():
+            self._hear(incident, placed.get(incident.id, ()), now)
+        return {n: _strongest(self._book.incidents[n].scope, found) for n, found in placed.items()}
+
+    # --- episodes and verdicts
+
+    def _follow(self, findings: Iterable[Finding], now: Moment) -> None:
+        keys = {(signal.detector, f.case.scope) for f in findings for signal in f.case.signals}
+        self._episodes = {key: self._episodes.get(key, now.at) for key in keys}
+        self._told &= keys
+        kept = []
+        for mark in self._book.marks:
+            sounding = mark.sounding and (mark.detector, mark.scope) in keys
+            if sounding or now.unix < mark.until_unix:
+                kept.append(replace(mark, sounding=sounding))
+        if kept != self._book.marks:
+            self._book.put_marks(kept)
+
+    def mark_of(self, case: Case, now: Moment) -> sticky.Mark | None:
+        """Return the verdict that forbids automation to isolate for *case*: one that binds all its signals."""
+        bound = [self._binding(signal, case.scope, now) for signal in case.signals]
+        return bound[0] if bound and all(bound) else None
+
+    def _binding(self, signal: Signal, scope: Scope, now: Moment) -> sticky.Mark | None:
+        marks = (m for m in self._book.marks if m.scope == scope and m.detector is signal.detector)
+        return next((mark for mark in marks if sticky.binds(mark, signal, now)), None)
+
+    def _silenced(self, case: Case, now: Moment) -> bool:
+        marks = [self._binding(signal, case.scope, now) for signal in case.signals]
+        if not marks or not all(m and sticky.silences(m, s, now) for m, s in zip(marks, case.signals, strict=True)):
+            return False
+        for mark in marks:
+            if mark is not None and (mark.detector, mark.scope) not in self._told:
+                self._told.add((mark.detector, mark.scope))
+                body = {"detector": mark.detector.value, "because": mark.quote}
+                self._book.event("signal.silenced", now, incident=mark.incident, scope=mark.scope, body=body)
+        return True
+
+    def _quote(self, case: Case, now: Moment) -> str:
+        keys = {(signal.detector, case.scope) for signal in case.signals}
+        marks = [m for m in self._book.marks if (m.detector, m.scope) in keys and now.unix < m.until_unix]
+        return marks[-1].quote if marks else ""
+
+    # --- where a finding belongs
+
+    def _place(self, finding: Finding, now: Moment) -> int | None:
+        scope = finding.case.scope
+        running = self._book.running()
+        around = [i for i in running if i.scope.contains(scope)]
+        if around:
+            return max(around, key=lambda i: (i.scope == scope, -i.id)).id
+        inside = [i for i in running if scope.contains(i.scope) and i.verdict is Verdict.PENDING]
+        if inside:
+            return self._widen(inside, finding.case, now)
+        ended = self._ended_lately(finding.case, now)
+        if ended is not None:
+            return self._reopen(ended, finding, now) if self._is_new(ended, finding.case, now) else None
+        return self._open(finding, now)
+
+    def _widen(self, inside: Sequence[Incident], case: Case, now: Moment) -> int | None:
+        oldest = inside[0]
+        since = self._wider.setdefault((oldest.id, case.scope), now.at)
+        young = now.at - oldest.opened.at < YOUNG_S
+        if not (young or case.severe or now.at - since >= WIDEN_S):
+            return oldest.id
+        self._wider.pop((oldest.id, case.scope))
+        body = {"from": str(oldest.scope), "to": str(case.scope)}
+        self._book.event("incident.widened", now, incident=oldest.id, scope=case.scope, body=body)
+        self._book.put_incident(lifecycle.widen(oldest, case.scope))
+        for child in inside[1:]:
+            self._absorb(child, oldest, now)
+        return oldest.id
+
+    def _absorb(self, child: Incident, parent: Incident, now: Moment) -> None:
+        for isolation in self._book.live_of(child):  # they go on under the parent, whose recovery they now are
+            self._book.put_isolation(replace(isolation, incident=parent.id))
+            held = self._book.incidents[parent.id]
+            self._book.put_incident(replace(held, isolations=(*held.isolations, isolation.id)))
+        left = tuple(key for key in child.isolations if not self._book.isolations[key].live)
+        self._book.put_incident(lifecycle.resolve(replace(child, isolations=left), Resolution.SUPERSEDED, now))
+        body = {"by": parent.id}
+        self._book.event("incident.absorbed", now, incident=child.id, scope=child.scope, body=body)
+
+    def _ended_lately(self, case: Case, now: Moment) -> Incident | None:
+        for incident in reversed(self._book.incidents.values()):
+            ended = incident.resolved
+            if ended is None or incident.running or now.at - ended.at > FOLD_S:
+                continue
+            related = incident.scope.contains(case.scope) or case.scope.contains(incident.scope)
+            if related and incident.verdict in (Verdict.PENDING, Verdict.CONFIRMED):
+                return incident
+        return None
+
+    def _is_new(self, ended: Incident, case: Case, now: Moment) -> bool:
+        """Tell whether *case* is more than the fading alarm of an ended incident."""
+        assert ended.resolved is not None
+        begun = max(self._episodes.get((s.detector, case.scope), 0.0) for s in case.signals)
+        rows = self._history.window(self._history.routes_of(case.scope), ended.resolved.at)
+        again = proven_again(case.signals, rows, case.scope, ended.resolved.at, now.at)
+        return again or (begun > ended.resolved.at and case.tripped)
+
+    def _reopen(self, ended: Incident, finding: Finding, now: Moment) -> int:
+        scope = finding.case.scope if finding.case.scope.contains(ended.scope) else ended.scope
+        incident = lifecycle.reopen(lifecycle.widen(ended, scope), now)
+        self._book.put_incident(replace(incident, quote=self._quote(finding.case, now) or incident.quote))
+        body = {"flaps": incident.flaps}
+        self._book.event("incident.reopened", now, incident=ended.id, scope=scope, body=body)
+        self.opened.append((ended.id, "updated"))
+        return ended.id
+
+    # --- a new one
+
+    def _open(self, finding: Finding, now: Moment) -> int:
+        case, book = finding.case, self._book
+        onset_at = min(signal.since_at for signal in case.signals)
+        onset = Moment(onset_at, now.unix - (now.at - onset_at))
+        incident = Incident(book.number_incident(), case.scope, now, onset, now, affected=finding.affected)
+        incident = lifecycle.hear(incident, case.signals, now)
+        quote = self._quote(case, now)
+        incident = replace(incident, quote=quote, impact=self._impact_since(case.scope, onset_at))
+        book.put_incident(incident)
+        body = {
+            "title": book.document(incident)["title"],
+            "severity": incident.severity.value,
+            "detectors": [d.value for d in incident.detectors],
+        }
+        book.event("incident.opened", now, incident=incident.id, scope=incident.scope, body=body)
+        if quote:
+            book.event("verdict.quoted", now, incident=incident.id, scope=incident.scope, body={"quote": quote})
+        self._freeze(incident, now)
+        self._suspect(incident, now)
+        self.opened.append((incident.id, "opened"))
+        return incident.id
+
+    def _impact_since(self, scope: Scope, onset_at: float) -> Impact:
+        rows = self._history.window(self._history.routes_of(scope), onset_at)
+        failed = tally.requests_of(rows, scope)[1]
+        bad = {row.at for row in rows if tally.requests_of((row,), scope)[1]}
+        # The present second is counted with every running incident's, a moment later.
+        latest = max((row.at for row in rows), default=0.0)
+        now_failed = tally.requests_of([row for row in rows if row.at == latest], scope)[1]
+        return Impact(failed=failed - now_failed, seconds=len(bad - {latest}))
+
+    def _freeze(self, incident: Incident, now: Moment) -> None:
+        routes = self._history.routes_of(incident.scope)
+        frozen = evidence.freeze(
+            incident.scope,
+            self._history.window(routes, now.at - evidence.FROZEN_S),
+            self._history.samples(routes),
+            {route: self._history.breaker(route) for route in routes},
+            self.version,
+            now,
+        )
+        self.evidence[incident.id] = frozen
+        self._book.emit(PutEvidence(incident.id, frozen))
+
+    def _suspect(self, incident: Incident, now: Moment) -> None:
+        book = self._book
+        found = first_suspect(book.versions, incident.scope, incident.onset.at, book.policy.suspect_window_s)
+        if found is None:
+            return
+        incident = book.put_incident(replace(incident, suspect=found))
+        body = {"version": found.version, "source": found.source, "author": found.author}
+        book.event("config.suspected", now, incident=incident.id, scope=incident.scope, body=body)
+        if book.policy.rollback is RollbackMode.AUTO and book.may_propose(incident):
+            book.put_incident(replace(incident, rolled_back=True))
+            reason = f"automatic: version {found.version} is the first suspect of incident {incident.id}"
+            book.emit(Rollback(found.back_to, reason, incident.id))
+            body = {"from": found.version, "to": found.back_to}
+            book.event("config.rollback_started", now, incident=incident.id, scope=incident.scope, body=body)
+
+    # --- what a running incident hears
+
+    def _hear(self, incident: Incident, findings: Sequence[Finding], now: Moment) -> None:
+        signals = tuple(signal for finding in findings for signal in finding.case.signals)
+        heard = lifecycle.hear(incident, signals, now)
+        known = {claim.key for claim in incident.claims}
+        for claim in heard.claims:
+            if claim.key not in known:
+                body = {
+                    "detector": claim.signal.detector.value,
+                    "value": claim.signal.value,
+                    "score": claim.signal.score,
+                }
+                self._book.event("signal.joined", now, incident=heard.id, scope=claim.signal.scope, body=body)
+        worse = heard.severity is not incident.severity
+        if worse:
+            self._book.event(
+                "incident.worse", now, incident=heard.id, scope=heard.scope, body={"severity": heard.severity.value}
+            )
+            if heard.id not in {number for number, _ in self.opened}:
+                self.opened.append((heard.id, "escalated"))
+        if worse or len(heard.claims) != len(incident.claims):
+            self._book.put_incident(heard)
+        else:
+            self._book.move_incident(heard, now)
+
+
+def _strongest(scope: Scope, findings: Sequence[Finding]) -> Case:
+    """Return the case that decides: one on the incident's own scope before a narrower one, a severe one before others."""
+    return max(findings, key=lambda f: (f.case.scope == scope, f.case.severe, f.case.sample)).case

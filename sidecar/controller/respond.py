@@ -1,0 +1,387 @@
+"""
+From cases to isolations, and back: start, meter, ramp, renew, budget, ladder, end.
+
+Each step is one method, called once a second in the order of `Engine.tick`. What they decide with is in `decide/`; here
+it is applied to the book.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from sidecar.controller.book import Book
+from sidecar.controller.history import History
+from sidecar.decide import budget, ladder, lease, policy, ramp
+from sidecar.decide.lease import AUTOMATION, Isolation, IsolationState
+from sidecar.decide.overrides import hands_off
+from sidecar.decide.policies import LadderStep
+from sidecar.decide.policy import Case, Why
+from sidecar.decide.ramp import Move, Proof, Trial
+from sidecar.decide.sticky import Mark
+from sidecar.detect.recovery import Health, RecoveryTest
+from sidecar.facts import Detector, Mode, Moment, RouteSecond, Scope, ScopeKind
+from sidecar.incident import lifecycle, tally
+from sidecar.incident.lifecycle import Incident, IncidentState, Proposal, Resolution, Verdict
+from sidecar.measure import histogram
+
+COLLATERAL_S: Final = 10.0
+_PROOFS: Final = {Health.HEALTHY: Proof.HEALTHY, Health.BROKEN: Proof.SICK, Health.UNDECIDED: Proof.UNSURE}
+
+
+@dataclass(slots=True)
+class _Trials:
+    """What one isolation's passing requests say: this step's test, and the last seconds for the collateral meter."""
+
+    test: RecoveryTest
+    successes: int = 0
+    success_at: float | None = None
+    recent: list[tuple[float, int, int]] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Begin the next step."""
+        self.test.reset()
+        self.successes, self.success_at = 0, None
+
+
+class Responder:
+    """
+    Applies what automation may do.
+
+    Args:
+        book: What is so.
+        history: The recent past.
+        mode: The least of all modes between a signal and an isolation.
+    """
+
+    def __init__(self, book: Book, history: History, mode: Mode) -> None:
+        self._book = book
+        self._history = history
+        self._trials: dict[str, _Trials] = {}
+        self.mode = mode
+
+    def __repr__(self) -> str:
+        return f"<Responder {self.mode}, {len(self._trials)} trials>"
+
+    # --- start
+
+    def act(self, incident: Incident, case: Case, mark: Mark | None, now: Moment) -> None:
+        """Isolate for *case* when every condition of `decide/policy.py` holds; else say which one does not."""
+        book = self._book
+        if any(isolation.scope.contains(case.scope) for isolation in book.live()) or self._fading(incident, case, now):
+            return
+        load = self._history.load(now.at - budget.WINDOW_S)
+        proposal = policy.propose(case.scope, case.signals, book.policy, load, budget.WINDOW_S)
+        override = hands_off(book.overrides.values(), case.scope)
+        why = policy.rule(case, book.policy, self.mode, mark=mark, override=override)
+        if why is Why.ACT and proposal is not None:
+            self.start(replace(incident, proposal=proposal), proposal, case, AUTOMATION, now)
+            return
+        if why.would and why.value != incident.ruling:
+            body = {"because": why.value, "would": proposal.action.value if proposal else "nothing"}
+            book.event("isolation.withheld", now, incident=incident.id, scope=case.scope, body=body)
+        if (why.value, proposal) != (incident.ruling, incident.proposal):
+            book.put_incident(replace(incident, ruling=why.value, proposal=proposal))
+
+    def _fading(self, incident: Incident, case: Case, now: Moment) -> bool:
+        """Tell whether nothing new has happened since the incident's last isolation ended."""
+        ended = [i.ended.at for key in incident.isolations if (i := self._book.isolations.get(key)) and i.ended]
+        if not ended:
+            return False
+        rows = self._history.window(self._history.routes_of(case.scope), max(ended))
+        return not policy.proven_again(case.signals, rows, case.scope, max(ended), now.at)
+
+    def start(self, incident: Incident, proposal: Proposal, case: Case | None, owner: str, now: Moment) -> Isolation:
+        """Put an isolation in force; narrower ones inside its scope are superseded by it."""
+        book = self._book
+        for inner in book.live():
+            if proposal.scope.contains(inner.scope) and not (inner.confirmed_by and owner == AUTOMATION):
+                self.end(inner, IsolationState.SUPERSEDED, owner, f"{proposal.scope} is isolated as a whole", now)
+        incident = book.incidents.get(incident.id, incident)
+        normal, broken, slow = self._ratios(incident, case, proposal.scope, now)
+        isolation = Isolation(
+            id=book.number_isolation(),
+            incident=incident.id,
+            scope=proposal.scope,
+            action=proposal.action,
+            base_ratio=proposal.share_ratio,
+            owner=owner,
+            reason=book.document(incident)["title"],
+            started=now,
+            end=lease.later(now, book.policy.lease_s),
+            step_at=now.at,
+            busy_at=now.at,
+            slow_over_s=slow,
+            normal_ratio=normal,
+            broken_ratio=broken,
+        )
+        if owner != AUTOMATION:
+            isolation = lease.confirm(isolation, owner)
+        book.put_incident(
+            replace(
+                incident,
+                isolations=(*incident.isolations, isolation.id),
+                proposal=proposal,
+                ruling="",
+                isolated=incident.isolated or now,
+                unanswered=incident.unanswered if incident.isolations else now,
+            )
+        )
+        book.put_isolation(isolation)
+        body = {"id": isolation.id, "action": isolation.action.value, "share": isolation.share_ratio,
+                "lease_s": book.policy.lease_s, "reason": isolation.reason}  # fmt: skip
+        book.event("isolation.started", now, author=owner, incident=incident.id, scope=isolation.scope, body=body)
+        return isolation
+
+    def _ratios(
+        self, incident: Incident, case: Case | None, scope: Scope, now: Moment
+    ) -> tuple[float, float, float | None]:
+        """Return (normal, broken) ratios of bad trials, and the limit above which a trial is slow (latency only)."""
+        signals = case.signals if case is not None else tuple(claim.signal for claim in incident.claims)
+        errors = [s for s in signals if s.detector in (Detector.ERRORS, Detector.TRIP)]
+        if errors:
+            return errors[0].baseline, max(errors[0].value, 0.05), None
+        latency = next((s for s in signals if s.detector is Detector.LATENCY), None)
+        if latency is None or latency.unit != "s":
+            return 0.001, 0.5, None
+        limit = (max(latency.value, 1e-4) * max(latency.baseline, 1e-4)) ** 0.5
+        routes = self._history.routes_of(scope)
+        before = self._slow(self._history.window(routes, incident.onset.at - 60.0, incident.onset.at), scope, limit)
+        during = self._slow(self._history.window(routes, max(incident.onset.at, now.at - 30.0)), scope, limit)
+        return min(before, 0.2), max(during, 0.3), limit
+
+    @staticmethod
+    def _slow(rows: Sequence[RouteSecond], scope: Scope, limit_s: float) -> float:
+        if scope.kind is ScopeKind.CLIENT:
+            total, _, slow = tally.requests_of(rows, scope)
+        else:
+            total = sum(histogram.total(row.latency) for row in rows)
+            slow = sum(histogram.count_above(row.latency, limit_s) for row in rows)
+        return slow / total if total else 0.01
+
+    # --- meter
+
+    def meter(self, rows: Mapping[str, RouteSecond], now: Moment) -> None:
+        """Take this second's trial traffic and count its cost for every running incident."""
+        for isolation in self._book.live():
+            self._meter(isolation, rows, now)
+        for incident in self._book.running():
+            self._count(incident, rows, now)
+
+    def _meter(self, isolation: Isolation, rows: Mapping[str, RouteSecond], now: Moment) -> None:
+        trials = self._trials.get(isolation.id)
+        if trials is None:
+            trials = _Trials(RecoveryTest(isolation.normal_ratio, isolation.broken_ratio))
+            self._trials[isolation.id] = trials
+        touched = [rows[name] for name in self._history.routes_of(isolation.scope) if name in rows]
+        good = sum(row.passed_trials.get(isolation.id, (0, 0))[0] for row in touched)
+        bad = sum(row.passed_trials.get(isolation.id, (0, 0))[1] for row in touched)
+        slow = min(self._slow_now(isolation, touched), good)
+        if good + bad:
+            trials.recent = [r for r in trials.recent if now.at - r[0] < COLLATERAL_S]
+            trials.recent.append((now.at, good, bad))
+            trials.test.observe(good - slow, bad + slow)
+            trials.successes += good - slow
+            trials.success_at = now.at if good > slow else trials.success_at
+        if good + bad or any(row.held.get(isolation.id) for row in touched):
+            self._book.isolations[isolation.id] = replace(isolation, busy_at=now.at)
+
+    @staticmethod
+    def _slow_now(isolation: Isolation, rows: Sequence[RouteSecond]) -> int:
+        limit = isolation.slow_over_s
+        if limit is None:
+            return 0
+        if isolation.scope.kind is ScopeKind.CLIENT:
+            return tally.requests_of(rows, isolation.scope)[2]
+        return sum(histogram.count_above(row.latency, limit) for row in rows)
+
+    def _count(self, incident: Incident, rows: Mapping[str, RouteSecond], now: Moment) -> None:
+        touched = [rows[name] for name in self._history.routes_of(incident.scope) if name in rows]
+        failed = tally.requests_of(touched, incident.scope)[1]
+        refused, judged, spared = 0, 0, 0.0
+        for key in incident.isolations:
+            held = sum(row.held.get(key, 0) for row in touched)
+            refused += held
+            trials = self._trials.get(key)
+            good = sum(r[1] for r in trials.recent) if trials else 0
+            total = good + sum(r[2] for r in trials.recent) if trials else 0
+            if held and total:
+                judged, spared = judged + held, spared + held * good / total
+        if failed or refused:
+            cost = incident.impact
+            impact = lifecycle.Impact(
+                cost.failed + failed,
+                cost.refused + refused,
+                cost.judged + judged,
+                cost.spared + spared,
+                cost.seconds + 1,
+            )
+            self._book.move_incident(replace(incident, impact=impact), now)
+
+    # --- ramp
+
+    def ramp(self, now: Moment) -> None:
+        """Give each isolated scope as much of its traffic back as its trials have earned."""
+        for isolation in self._book.live():
+            trials = self._trials.get(isolation.id)
+            if trials is None:
+                continue
+            seen = Trial(_PROOFS[trials.test.health], trials.successes, trials.success_at, isolation.step_at)
+            base = max(isolation.base_ratio, isolation.floor_ratio)
+            match ramp.move(isolation.share_ratio, base, seen, self._book.policy.ramp_hold_s, now.at):
+                case Move.UP:
+                    self._step(isolation, ramp.step_up(self._book.policy.ramp, isolation.share_ratio), "recovery", now)
+                case Move.BACK:
+                    back = ramp.step_back(self._book.policy.ramp, isolation.share_ratio, base)
+                    self._step(isolation, back, "relapse", now)
+                case Move.DONE:
+                    self.end(isolation, IsolationState.RELEASED, AUTOMATION, "recovered on evidence", now)
+                    self.resolve(isolation.incident, Resolution.RECOVERED, now)
+                case Move.STAY:
+                    if seen.proof is Proof.SICK:
+                        trials.begin()
+
+    def _step(self, isolation: Isolation, ratio: float | None, why: str, now: Moment) -> None:
+        stepped = self._book.put_isolation(lease.step(isolation, ratio, now))
+        trials = self._trials.get(isolation.id)
+        test = trials.test if trials is not None else None
+        body = {
+            "id": isolation.id, "why": why, "from": isolation.share_ratio, "share": stepped.share_ratio,
+            "trials": test.trials if test else 0, "failures": test.failures if test else 0,
+        }  # fmt: skip
+        self._book.event("isolation.ramped", now, incident=isolation.incident, scope=isolation.scope, body=body)
+        if trials is not None:
+            trials.begin()
+        incident = self._book.incidents[isolation.incident]
+        recovering = any(i.state is IsolationState.RECOVERING for i in self._book.live_of(incident))
+        if recovering and incident.state is not IncidentState.MITIGATED:
+            self._book.put_incident(lifecycle.mitigate(incident, now))
+            self._book.event("incident.mitigated", now, incident=incident.id, scope=incident.scope)
+        elif not recovering and incident.state is IncidentState.MITIGATED:
+            self._book.put_incident(lifecycle.relapse(incident))
+            self._book.event("incident.relapsed", now, incident=incident.id, scope=incident.scope)
+
+    # --- renew, expire
+
+    def renew(self, now: Moment) -> None:
+        """Renew the leases that are due, and end those whose time is over."""
+        for isolation in self._book.live():
+            if isolation.end.at <= now.at:
+                self.end(isolation, IsolationState.EXPIRED, AUTOMATION, "the lease was not renewed", now)
+            elif lease.renewal_due(isolation, self._book.policy.lease_s, now):
+                renewed = lease.renew(isolation, self._book.policy.lease_s, now)
+                if renewed.end.at > isolation.end.at:
+                    self._book.put_isolation(renewed)
+                    body = {"id": isolation.id, "lease_s": self._book.policy.lease_s}
+                    self._book.event(
+                        "isolation.renewed", now, incident=isolation.incident, scope=isolation.scope, body=body
+                    )
+
+    def end(self, isolation: Isolation, state: IsolationState, by: str, why: str, now: Moment) -> None:
+        """End one isolation."""
+        self._book.put_isolation(lease.end(isolation, state, by, why, now))
+        self._trials.pop(isolation.id, None)
+        body = {"id": isolation.id, "state": state.value, "why": why}
+        self._book.event(
+            "isolation.ended", now, author=by, incident=isolation.incident, scope=isolation.scope, body=body
+        )
+
+    # --- budget
+
+    def budget(self, now: Moment) -> None:
+        """Raise what passes until automation refuses no more than its budget of all traffic."""
+        live = self._book.live()
+        if not live:
+            return
+        wanted = {i.scope: i.base_ratio if i.step_ratio is None else i.step_ratio for i in live}
+        load = self._history.load(now.at - budget.WINDOW_S)
+        allowed = budget.raised(wanted, load, self._book.policy.max_refused_ratio)
+        for isolation in live:
+            needed = allowed[isolation.scope]
+            floor = budget.settle(isolation.floor_ratio, needed if needed > wanted[isolation.scope] else 0.0)
+            if floor != isolation.floor_ratio:
+                self._floor(isolation, floor, now)
+
+    def _floor(self, isolation: Isolation, floor: float, now: Moment) -> None:
+        moved = self._book.put_isolation(replace(isolation, floor_ratio=floor))
+        incident = self._book.incidents[isolation.incident]
+        reached = moved.floor_ratio > 0 and moved.share_ratio > isolation.base_ratio
+        body = {"id": isolation.id, "share": moved.share_ratio, "max_refused": self._book.policy.max_refused_ratio}
+        kind = "isolation.budget_reached" if floor > 0 else "isolation.budget_met"
+        self._book.event(kind, now, incident=incident.id, scope=isolation.scope, body=body)
+        if reached and not incident.budget_reached:
+            self._book.put_incident(replace(incident, budget_reached=True))
+            if incident.isolated is not None and incident.isolated.at < now.at:
+                self._book.notify("escalated", incident.id, now, urgent=True)
+
+    # --- ladder
+
+    def climb(self, now: Moment) -> None:
+        """Climb the unattended ladder, and withdraw acknowledgements that have gone quiet."""
+        for incident in self._book.running():
+            spoke = incident.spoke
+            if spoke is not None and incident.verdict is Verdict.PENDING and ladder.gone_quiet(spoke.at, now.at):
+                self._book.put_incident(lifecycle.withdraw(incident, now))
+                body = {"quiet_s": ladder.QUIET_S, "by": incident.acknowledged_by}
+                self._book.event(
+                    "incident.acknowledgement_withdrawn", now, incident=incident.id, scope=incident.scope, body=body
+                )
+                self._book.notify("escalated", incident.id, now)
+                continue
+            rung = self._book.climb(incident)
+            if rung is not None and ladder.due(rung[1], incident.unanswered.at, now.at):
+                self._rung(replace(incident, rungs=rung[0] + 1), rung[1].do, now)
+
+    def _rung(self, incident: Incident, do: LadderStep, now: Moment) -> None:
+        self._book.put_incident(incident)
+        self._book.event(f"ladder.{do}", now, incident=incident.id, scope=incident.scope, body={"rung": incident.rungs})
+        live = self._book.live_of(incident)
+        match do:
+            case LadderStep.ESCALATE:
+                self._book.notify("escalated", incident.id, now, urgent=True)
+            case LadderStep.PROBE:
+                for isolation in live:
+                    if isolation.step_ratio is None and isolation.share_ratio < 1.0:
+                        self._step(isolation, ramp.step_up(self._book.policy.ramp, isolation.share_ratio), "probe", now)
+            case LadderStep.HOLD:
+                for isolation in live:
+                    self._book.put_isolation(replace(isolation, holding=True))
+            case LadderStep.RELEASE:
+                for isolation in live:
+                    self.end(
+                        isolation, IsolationState.RELEASED, AUTOMATION, "nobody answered; the ladder says release", now
+                    )
+                self.resolve(incident.id, Resolution.RELEASED, now)
+
+    # --- the end
+
+    def close_quiet(self, now: Moment) -> None:
+        """Resolve the incidents that have no isolation and have been quiet for `clear_after_s`."""
+        for incident in self._book.running():
+            if self._book.live_of(incident) or incident.quiet_s(now) < self._book.policy.clear_after_s:
+                continue
+            last = self._book.isolations.get(incident.isolations[-1]) if incident.isolations else None
+            self.resolve(incident.id, _ENDINGS.get(last.state if last else None, Resolution.RECOVERED), now)
+
+    def resolve(self, number: int, resolution: Resolution, now: Moment) -> None:
+        """Resolve a running incident that has no isolation any more, and tell people."""
+        incident = self._book.incidents[number]
+        if not incident.running or self._book.live_of(incident):
+            return
+        self._book.put_incident(lifecycle.resolve(incident, resolution, now))
+        impact = incident.impact
+        body = {
+            "resolution": resolution.value,
+            "failed": impact.failed,
+            "refused": impact.refused,
+            "seconds": impact.seconds,
+        }
+        self._book.event("incident.resolved", now, incident=number, scope=incident.scope, body=body)
+        self._book.notify("resolved", number, now)
+
+
+_ENDINGS: Final[Mapping[IsolationState | None, Resolution]] = {
+    IsolationState.SUPERSEDED: Resolution.SUPERSEDED,
+    IsolationState.EXPIRED: Resolution.EXPIRED,
+}

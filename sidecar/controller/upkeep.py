@@ -1,0 +1,79 @@
+"""What is stored every minute: the detectors' memory and one aggregate a route."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sidecar.controller.book import Book
+from sidecar.controller.effects import PutBaseline, PutRollup
+from sidecar.controller.history import History
+from sidecar.detect.bank import Bank
+from sidecar.facts import Moment, RouteSecond
+from sidecar.measure import histogram
+
+MINUTE_S: Final = 60
+
+
+class Upkeep:
+    """
+    Minutes and baselines.
+
+    Args:
+        bank: Whose memory is saved.
+        history: Where a minute's seconds come from.
+        now: The moment of the start.
+    """
+
+    def __init__(self, bank: Bank, history: History, now: Moment) -> None:
+        self._bank = bank
+        self._history = history
+        self._minute = int(now.unix // MINUTE_S)
+        self._began_at = now.at
+        self._saved: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<Upkeep minute {self._minute}>"
+
+    def turn(self, book: Book, rows: Sequence[RouteSecond], now: Moment) -> None:
+        """Close the minute when it is over; tell which lasting shifts have become normal by age."""
+        for shift in self._bank.take_rebaselined():
+            body = {"route": shift.route, "detector": shift.detector.value}
+            book.event("detect.rebaselined", now, body=body)
+        minute = int(now.unix // MINUTE_S)
+        if minute == self._minute:
+            return
+        for route in [row.route for row in rows]:
+            seconds = self._history.window((route,), self._began_at, now.at)
+            if any(second.arrivals or second.judged for second in seconds):
+                book.emit(PutRollup(route, self._minute * MINUTE_S, rollup(seconds)))
+        self._minute, self._began_at = minute, now.at
+        self.save(book, now)
+        book.forget()
+
+    def save(self, book: Book, now: Moment) -> None:  # noqa: ARG002  every event carries its moment
+        """Store the memory of every route whose detectors have learnt something since the last time."""
+        for route, document in self._bank.snapshot().items():
+            content = {key: value for key, value in document.items() if key != "saved_at"}
+            if self._saved.get(route) != content:
+                self._saved[route] = content
+                book.emit(PutBaseline(route, document))
+
+
+def rollup(seconds: Sequence[RouteSecond]) -> dict[str, Any]:
+    """Return the aggregate of some seconds of one route."""
+    refused: Counter[str] = Counter()
+    for second in seconds:
+        refused.update(second.refused)
+    latency = histogram.merge(*(second.latency for second in seconds))
+    return {
+        "arrivals": sum(second.arrivals for second in seconds),
+        "successes": sum(second.successes for second in seconds),
+        "failures": sum(second.failures for second in seconds),
+        "ignored": sum(second.ignored for second in seconds),
+        "cancelled": sum(second.cancelled for second in seconds),
+        "trips": sum(second.trips for second in seconds),
+        "refused": dict(refused),
+        "latency": [[index, latency[index]] for index in sorted(latency)],
+    }

@@ -1,0 +1,69 @@
+"""
+A config change is the first suspect (most outages begin with one).
+
+Theory
+    A version is suspect when it was applied at most `window_s` before the onset and touches the scope: its diff names
+    the scope itself, a wider one, or a part of it. The onset is an estimate, so a version applied up to `SLACK_S` after
+    it counts too. Of several the newest is named: it is the one that a rollback would undo.
+
+What can go wrong
+    The first version of all has nothing to go back to: it is no suspect.
+    A rollback that makes things worse: it is named, but it is never proposed nor rolled back by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sidecar.facts import Moment, Scope
+from sidecar.incident.lifecycle import Suspect
+
+SLACK_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """
+    One applied config version, as a possible suspect.
+
+    Attributes:
+        number, back_to: The version, and the one that was active before (0 for none).
+        author, source: Who applied it, from where (`file`, `api`, `rollback`, `proposal`).
+        applied: When it was committed on the workers.
+        changes: Rows {path, old, new}, secrets masked.
+        touched: The scopes that the diff touches.
+    """
+
+    number: int
+    back_to: int
+    author: str
+    source: str
+    applied: Moment
+    changes: tuple[dict[str, Any], ...] = ()
+    touched: frozenset[Scope] = frozenset()
+
+
+def touches(touched: Collection[Scope], scope: Scope) -> bool:
+    """Tell whether a diff that touches *touched* bears on *scope*."""
+    return any(part.contains(scope) or scope.contains(part) for part in touched)
+
+
+def first_suspect(versions: Sequence[Version], scope: Scope, onset_at: float, window_s: float) -> Suspect | None:
+    """
+    Return the newest version that may have caused what began at *onset_at*; None when there is none.
+
+    Args:
+        versions: In the order of their application.
+        scope: What is abnormal.
+        onset_at: Monotonic seconds of the estimated onset.
+        window_s: How long before the onset a change is suspect.
+    """
+    for version in reversed(versions):
+        recent = onset_at - window_s <= version.applied.at <= onset_at + SLACK_S
+        if version.back_to and recent and touches(version.touched, scope):
+            return Suspect(
+                version.number, version.back_to, version.author, version.source, version.applied.unix, version.changes
+            )
+    return None
