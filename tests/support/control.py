@@ -160,7 +160,7 @@ class MemoryControl:
         seen = len(self.happened) if last_id is None else sum(e["sequence"] <= last_id for e in self.happened)
         while True:
             async with self.more:
-                await self.more.wait_for(lambda: len(self.happened) > seen)
+                await self.more.wait_for(lambda after=seen: len(self.happened) > after)
             yield self.happened[seen]
             seen += 1
 
