@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.config.compile import DEFAULT_ROUTE
+from sidecar.config.errors import ConfigErrors
 from sidecar.config.fields import MASK
-from sidecar.config.load import read
-from sidecar.config.mask import HIDDEN_KEY
+from sidecar.config.load import NOTHING, read
+from sidecar.config.mask import HIDDEN_KEY, mask
 from sidecar.config.schema import Config
+from sidecar.config.tree import parse
 from sidecar.facts import Scope
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -33,16 +35,28 @@ class Change:
     new: Json
 
 
-def diff(old: str, new: str) -> list[Change]:
+def diff(
+    old: str, new: str, *, environ: Mapping[str, str] = NOTHING, flags: Mapping[str, str] = NOTHING
+) -> list[Change]:
     """
     Return what differs between two texts, in the order of the keys, hashes hidden.
 
+    Args:
+        old, new: YAML; a missing upstream is no error here.
+        environ, flags: What lies over both, as `load` takes it; a key that they set never differs.
+
+    A text that is not valid, because it needs another environment or comes from another release, makes both compared
+    as they were written.
+
     Raises:
-        ConfigErrors: when one of them is not valid; a missing upstream is no error here.
+        ConfigErrors: when one of them is no YAML.
     """
-    before, after = read(old, name="old"), read(new, name="new")
-    moved = _moved(_route_names(before), _route_names(after))
-    return [*_compare(_Side.of(before), _Side.of(after), ""), *moved]
+    try:
+        before = _Side.of(read(old, name="old", environ=environ, flags=flags))
+        after = _Side.of(read(new, name="new", environ=environ, flags=flags))
+    except ConfigErrors:
+        before, after = _Side.written(old, "old"), _Side.written(new, "new")
+    return [*_compare(before, after, ""), *_moved(before.below("routes").keys(), after.below("routes").keys())]
 
 
 def touches(changes: Iterable[Change]) -> frozenset[Scope]:
@@ -69,6 +83,12 @@ class _Side:
         whole = config if config.routes else config.model_copy(update={"routes": [DEFAULT_ROUTE]})
         return cls(_named(whole.model_dump(mode="json")), _named(whole.model_dump(mode="json", exclude_defaults=True)))
 
+    @classmethod
+    def written(cls, text: str, name: str) -> _Side:
+        plain = parse(mask(text), name).plain()
+        side: Any = _named(plain) if isinstance(plain, dict) else plain
+        return cls(side, side)
+
     def keys(self) -> list[str]:
         return list(self.full) if isinstance(self.full, dict) else []
 
@@ -78,16 +98,20 @@ class _Side:
         return _Side(full, short)
 
 
-def _named(dump: dict[str, Any]) -> dict[str, Any]:
+def _named(dump: Mapping[str, Any]) -> dict[str, Any]:
     by_name: dict[str, Any] = {key: _by_name(dump[key]) for key in ("routes", "notify") if key in dump}
-    admin = dump.get("admin", {})
-    if "tokens" in admin:
+    admin = dump.get("admin")
+    if isinstance(admin, dict) and "tokens" in admin:
         by_name["admin"] = admin | {"tokens": _by_name(admin["tokens"])}
-    return dump | by_name
+    return {**dump, **by_name}
 
 
-def _by_name(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    return {row.get("name") or row["type"]: {key: row[key] for key in row if key != "name"} for row in rows}
+def _by_name(rows: Any) -> Any:
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and (row.get("name") or row.get("type")) for row in rows
+    ):
+        return rows
+    return {str(row.get("name") or row["type"]): {key: row[key] for key in row if key != "name"} for row in rows}
 
 
 def _compare(old: _Side, new: _Side, path: str) -> Iterator[Change]:
@@ -104,7 +128,7 @@ def _compare(old: _Side, new: _Side, path: str) -> Iterator[Change]:
 
 def _leaves(value: Json, path: str) -> Iterator[tuple[str, Json]]:
     if not isinstance(value, dict) or not value:
-        yield path, _shown(path, value or {})
+        yield path, _shown(path, {} if value is None else value)
         return
     for key, below in value.items():
         yield from _leaves(below, f"{path}.{key}")
@@ -116,10 +140,6 @@ def _change(path: str, old: Json, new: Json) -> Change:
 
 def _shown(path: str, value: Json) -> Json:
     return MASK if path.endswith(f".{HIDDEN_KEY}") and value is not None else value
-
-
-def _route_names(config: Config) -> list[str]:
-    return [route.name for route in config.routes or [DEFAULT_ROUTE]]
 
 
 def _moved(old: Sequence[str], new: Sequence[str]) -> Iterator[Change]:

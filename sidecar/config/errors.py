@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
+
+LONGEST_PATH: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,11 @@ class ConfigError:
     problem: str
     hint: str
     file: str
+
+    def __post_init__(self) -> None:
+        if not self.path.isprintable() or len(self.path) > LONGEST_PATH:
+            shown = "".join(c if c.isprintable() else "?" for c in self.path[:LONGEST_PATH])
+            object.__setattr__(self, "path", shown)  # a key may hold anything; a log line must not
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file

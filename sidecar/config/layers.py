@@ -67,7 +67,8 @@ def lay(root: Node, settings: Iterator[Setting], errors: list[ConfigError]) -> N
 
 def _value(setting: Setting) -> Node:
     mark = Mark(setting.source)
-    if setting.text.lstrip().startswith(("[", "{")) and not setting.listed:
+    text = setting.text.strip()
+    if setting.source.startswith(PREFIX) and text[:1] + text[-1:] in ("[]", "{}"):  # [::1]:8080 is no list
         try:
             return _moved(parse(setting.text, setting.source), mark)
         except ConfigErrors as found:

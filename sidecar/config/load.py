@@ -25,7 +25,19 @@ from sidecar.config.policies import Compiled
 from sidecar.config.schema import Config
 from sidecar.config.tree import Node, Plain, parse
 
-__all__ = ["ConfigError", "ConfigErrors", "json_schema", "keep_admin", "load", "read", "static_changes", "text_hash"]
+__all__ = [
+    "NOTHING",
+    "ConfigError",
+    "ConfigErrors",
+    "json_schema",
+    "keep_admin",
+    "load",
+    "read",
+    "static_changes",
+    "text_hash",
+]
+
+NOTHING: Final[Mapping[str, str]] = {}
 
 _LISTS: Final = ("routes", "notify")
 
@@ -52,17 +64,17 @@ def load(text: str, *, name: str, environ: Mapping[str, str], flags: Mapping[str
     return compile_config(config)
 
 
-def read(text: str, *, name: str = "config") -> Config:
+def read(text: str, *, name: str, environ: Mapping[str, str] = NOTHING, flags: Mapping[str, str] = NOTHING) -> Config:
     """
-    Return the schema's values of *text* alone, without environment and flags; an upstream may be missing.
+    Return the schema's values of *text* under *environ* and *flags*; other than for `load`, an upstream may be missing.
 
     Raises:
         ConfigErrors: with every fault at once.
     """
-    tree = parse(text, name)
-    config, errors = _validated(tree)
-    if config is None or errors:
-        raise ConfigErrors(errors)
+    tree, errors = _layered(text, name, environ, flags)
+    config, found = _validated(tree)
+    if config is None or errors or found:
+        raise ConfigErrors([*errors, *found])
     return config
 
 

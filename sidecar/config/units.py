@@ -22,6 +22,7 @@ _QUANTITY: Final = re.compile(_NUMBER + r" ?([A-Za-z%/µ]*)", re.ASCII)
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?", re.ASCII)
 _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 _SHOWN_CHARS: Final = 60
+_LARGEST_SIZE_BYTES: Final = 1024**4
 
 _SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 _PER: Final = {"/s": Decimal(1), "/m": Decimal(60), "/h": Decimal(3600)}
@@ -122,6 +123,8 @@ def parse_size(value: object) -> int:
     """Return the bytes of `512B`, `64KiB`, `10MiB` or `1GiB`; raise UnitError for anything else."""
     number, unit = _split(value, "size", SIZES, _BYTES)
     size = number * _BYTES[unit]
+    if size > _LARGEST_SIZE_BYTES:
+        raise UnitError(f"{shown(value)} is out of range", f"write {format_size(_LARGEST_SIZE_BYTES)} at most")
     if size != size.to_integral_value():
         raise UnitError(f"{shown(value)} is not a whole number of bytes", f"write {SIZES}")
     return int(size)

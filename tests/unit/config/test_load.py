@@ -98,7 +98,7 @@ def test_environment_reaches_sections_lists_and_whole_values() -> None:
         ("SIDECAR__LISTEN__PORT", "80", "listen: {'port': 80} is not an address"),
         ("SIDECAR__LISTEN__0", "80", "listen: [80] is not an address"),
         ("SIDECAR__ROUTES__0__LIMIT__RATE", "5/s", "routes.0.name: is missing"),
-        ("SIDECAR__TRUST__PROXIES", "[10.0.0.0/8", "trust.proxies: this is no YAML"),
+        ("SIDECAR__TRUST__PROXIES", "[10.0.0.0/8, ]]", "trust.proxies: this is no YAML"),
         ("SIDECAR__MODE", "", "mode: has no value"),
         ("SIDECAR____X", "1", "this is not followed by a key"),
         ("SIDECAR__" + "A__" * 100 + "A", "1", "this is more than 32 levels deep"),
@@ -236,4 +236,4 @@ def test_read_needs_no_upstream() -> None:
     """
     A text that gets its upstream from a flag can still be compared and shown.
     """
-    assert Mode.OBSERVE is read("mode: observe").mode
+    assert Mode.OBSERVE is read("mode: observe", name="f").mode
