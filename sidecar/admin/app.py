@@ -26,17 +26,20 @@ SECURITY_HEADERS: Final = {
 }
 
 
-def create_app(control: Control, *, allowed_hosts: Collection[str] = ()) -> web.Application:
+def create_app(
+    control: Control, *, allowed_hosts: Collection[str] = (), streams: Streams | None = None
+) -> web.Application:
     """
     Return the application that serves `/api/v1` for *control*.
 
     Args:
         allowed_hosts: Names in `Host` that are ours beyond loopback names and IP addresses, without port.
+        streams: The bounds of the event streams; the defaults when None.
     """
     hosts = frozenset(name.lower() for name in allowed_hosts)
     gate = auth.Gate(control.tokens)
     app = web.Application(middlewares=[problems, _origin(hosts), auth.middleware(gate)], client_max_size=MAX_BODY_BYTES)
-    app[STREAMS] = Streams()
+    app[STREAMS] = streams or Streams()
     app[openapi.DOCUMENT] = openapi.text(CALLS)
     for call in CALLS:
         app.router.add_route(call.method, openapi.PREFIX + call.path, call.handler(control))

@@ -13,8 +13,9 @@ What can go wrong
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 from aiohttp import web
@@ -30,14 +31,50 @@ MAX_STREAMS: Final = 64
 
 
 class Streams:
-    """The open streams of one application, so that they can be counted and ended."""
+    """
+    The open streams of one application: how many, how patient, and how they end.
 
-    def __init__(self) -> None:
+    Args:
+        heartbeat_s: Longest silence.
+        write_s: Longest that one write may take.
+        most: How many may be open.
+    """
+
+    def __init__(self, *, heartbeat_s: float = HEARTBEAT_S, write_s: float = WRITE_S, most: int = MAX_STREAMS) -> None:
+        self.heartbeat_s = heartbeat_s
+        self.write_s = write_s
         self.closing = asyncio.Event()
-        self.count = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._most = most
+        self._count = 0
 
     def __repr__(self) -> str:
-        return f"<Streams {self.count} open{', closing' if self.closing.is_set() else ''}>"
+        return f"<Streams {self._count} open{', closing' if self.closing.is_set() else ''}>"
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """
+        Hold a place for one stream.
+
+        Raises:
+            Problem: 503 when there is none.
+        """
+        if self._count >= self._most or self.closing.is_set():
+            raise Problem(503, f"{self._count} event streams are open", "close one", headers={"Retry-After": "5"})
+        self._count += 1
+        self.idle.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count:
+                self.idle.set()
+
+    async def write(self, response: web.StreamResponse, data: bytes) -> None:
+        """Write *data*; raise TimeoutError when the reader does not take it in time."""
+        async with asyncio.timeout(self.write_s):
+            await response.write(data)
 
 
 STREAMS: Final = web.AppKey("streams", Streams)
@@ -46,37 +83,35 @@ STREAMS: Final = web.AppKey("streams", Streams)
 async def events(asked: Asked) -> web.StreamResponse:
     """Answer `GET /events`."""
     streams = asked.request.app[STREAMS]
-    if streams.count >= MAX_STREAMS or streams.closing.is_set():
-        raise Problem(503, f"{streams.count} event streams are open", "close one", headers={"Retry-After": "5"})
     response = web.StreamResponse(headers={"Content-Type": EVENTS, "X-Accel-Buffering": "no"})
-    streams.count += 1
-    try:
+    with streams.place():
         await response.prepare(asked.request)
-        await _serve(asked, response, streams.closing)
-    except (ConnectionError, TimeoutError):
-        _abort(asked.request)
-    finally:
-        streams.count -= 1
+        try:
+            await _serve(asked, response, streams)
+        except (ConnectionError, TimeoutError):
+            _abort(asked.request)
     return response
 
 
-async def _serve(asked: Asked, response: web.StreamResponse, closing: asyncio.Event) -> None:
+async def _serve(asked: Asked, response: web.StreamResponse, streams: Streams) -> None:
     source = asked.control.events(asked.get(LAST_EVENT))
-    stop: asyncio.Future[Any] = asyncio.ensure_future(closing.wait())
+    stop: asyncio.Future[Any] = asyncio.ensure_future(streams.closing.wait())
     following: asyncio.Future[Any] = _next(source)
     try:
-        await _write(response, b"retry: 2000\n\n")
+        await streams.write(response, b"retry: 2000\n\n")
         while asked.token in asked.control.tokens():
-            done, _ = await asyncio.wait({stop, following}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                {stop, following}, timeout=streams.heartbeat_s, return_when=asyncio.FIRST_COMPLETED
+            )
             if stop in done:
                 return
             if following not in done:
-                await _write(response, b": still here\n\n")
+                await streams.write(response, b": still here\n\n")
                 continue
             event = following.result()
             if event is None:
                 return
-            await _write(response, encode(event))
+            await streams.write(response, encode(event))
             following = _next(source)
     finally:
         stop.cancel()
@@ -89,11 +124,6 @@ def _next(source: AsyncIterator[Document]) -> asyncio.Future[Document | None]:
         return await anext(source, None)
 
     return asyncio.ensure_future(take())
-
-
-async def _write(response: web.StreamResponse, data: bytes) -> None:
-    async with asyncio.timeout(WRITE_S):
-        await response.write(data)
 
 
 def _abort(request: web.Request) -> None:

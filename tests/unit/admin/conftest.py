@@ -11,6 +11,7 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
 from sidecar.admin.app import create_app
+from sidecar.admin.stream import Streams
 from tests.support.control import SECRETS, MemoryControl
 
 
@@ -20,8 +21,14 @@ def control() -> MemoryControl:
 
 
 @pytest.fixture
-async def client(control: MemoryControl) -> AsyncIterator[TestClient]:
-    async with TestClient(TestServer(create_app(control, allowed_hosts=["sidecar.internal"]))) as made:
+def streams() -> Streams:
+    return Streams()
+
+
+@pytest.fixture
+async def client(control: MemoryControl, streams: Streams) -> AsyncIterator[TestClient]:
+    app = create_app(control, allowed_hosts=["sidecar.internal"], streams=streams)
+    async with TestClient(TestServer(app)) as made:
         yield made
 
 
