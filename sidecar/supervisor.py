@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidecar import clock
-from sidecar.link.runtime import runtime_dir
+from sidecar.link.runtime import RuntimeDirError, link_path, runtime_dir
 from sidecar.supervise.child import Child, Kind, spawn
 from sidecar.supervise.listeners import ListenError, address_of, bind, bind_unix
 from sidecar.supervise.say import say
@@ -122,9 +122,9 @@ class Supervisor:
         self._deadline = 0.0
         self._code = 0
         self._lock = _lock_state(Path(static["state"]))
-        self._runtime = runtime_dir(Path(static["state"]))
+        self._runtime = _runtime(Path(static["state"]))
         self._sockets = {name: bind(name, static[name]) for name in LISTENERS}
-        self._sockets["link"] = bind_unix(self._runtime / "link.sock")
+        self._sockets["link"] = bind_unix(link_path(self._runtime))
         self._children: list[Child] = []
         self._rolling: list[Child] = []
         self._due: list[tuple[float, Kind]] = []
@@ -180,7 +180,7 @@ class Supervisor:
         for name, listening in self._sockets.items():
             listening.close()
             if listening.family == socket.AF_UNIX:
-                path = self._static.get(name, "").removeprefix("unix:") or str(self._runtime / "link.sock")
+                path = self._static.get(name, "").removeprefix("unix:") or str(link_path(self._runtime))
                 Path(path).unlink(missing_ok=True)
         self._lock.close()
 
@@ -407,6 +407,14 @@ def _lock_state(state: Path) -> Any:
             "stop it, or give this one its own: SIDECAR__STATE=/path",
         ) from error
     return lock
+
+
+def _runtime(state: Path) -> Path:
+    try:
+        return runtime_dir(state)
+    except RuntimeDirError as error:
+        problem, _, hint = str(error).partition("; ")
+        raise StartError(1, problem, hint or "set XDG_RUNTIME_DIR to a directory of yours") from error
 
 
 def resolve(flags: Flags) -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ from sidecar.link.frames import Decided
 from sidecar.measure import histogram
 
 RECENT_S: Final = 10.0
-QUANTILES: Final = (("p50_s", 0.5), ("p95_s", 0.95), ("p99_s", 0.99))
+QUANTILES: Final = (("latency_p50_s", 0.5), ("latency_p95_s", 0.95), ("latency_p99_s", 0.99))
 
 
 class Documents:
@@ -57,7 +57,7 @@ class Documents:
             "routes": len(self._history.routes),
             "breakers_open": open_breakers,
             "incidents_by_state": dict(Counter(i.state.value for i in self._book.incidents.values())),
-            **traffic(rows, RECENT_S),
+            "traffic": traffic(rows, RECENT_S),
         }
 
     def _summary(self, running: Sequence[Incident], breakers: Sequence[str], rows: Sequence[RouteSecond]) -> str:
@@ -69,9 +69,9 @@ class Documents:
         if breakers:
             return f"the breaker is open on {', '.join(breakers)}"
         figures = traffic(rows, RECENT_S)
-        if not figures["rate_per_s"]:
+        if not figures["requests_per_s"]:
             return "no traffic"
-        return f"all well: {figures['rate_per_s']:.3g} requests/s, {percent(figures['error_ratio'] or 0.0)} fail"
+        return f"all well: {figures['requests_per_s']:.3g} requests/s, {percent(figures['failure_ratio'] or 0.0)} fail"
 
     def _incidents_line(self, running: Sequence[Incident]) -> str:
         first = _first(running)
@@ -137,7 +137,7 @@ class Documents:
         points = [
             {"time": rfc3339(now.unix - age * step), **traffic(steps[age], step)} for age in sorted(steps, reverse=True)
         ]
-        return {"route": route, "window_s": window_s, "step_s": step, "points": points}
+        return {"route": route, "window_s": window_s, "step_s": step, "items": points}
 
     # --- controls
 
@@ -189,10 +189,10 @@ def traffic(rows: Sequence[RouteSecond], window_s: float) -> dict[str, Any]:
     latest = max((row.at for row in rows), default=0.0)
     return {
         "requests": arrivals,
-        "rate_per_s": arrivals / window_s,
+        "requests_per_s": arrivals / window_s,
         "successes": judged - failures,
         "failures": failures,
-        "error_ratio": failures / judged if judged else None,
+        "failure_ratio": failures / judged if judged else None,
         "refused": dict(refused),
         "refused_ratio": sum(refused.values()) / arrivals if arrivals else None,
         "in_flight": sum(row.in_flight for row in rows if row.at == latest),
@@ -255,4 +255,4 @@ def _least(state: str, service: Mode) -> str:
 
 
 def _control(name: str, scope: str, state: str, why: str) -> dict[str, Any]:
-    return {"name": name, "scope": scope, "state": state, "why": why or None}
+    return {"name": name, "route": scope.removeprefix("route:"), "scope": scope, "state": state, "why": why}

@@ -27,7 +27,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from sidecar.link.frames import Ack, Decoder, Frame, FrameError, Hello, encode
 
@@ -144,10 +144,9 @@ class _Link(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not derive from asyncio's
         self._server._opened(self)  # noqa: SLF001  the two halves of one thing
-        self._deadline = asyncio.get_running_loop().call_later(HELLO_TIMEOUT_S, transport.abort)
+        self._deadline = asyncio.get_running_loop().call_later(HELLO_TIMEOUT_S, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -1,0 +1,321 @@
+"""The controller as its API sees it: implements `admin/ports.py` over the engine, the journal and the config's history."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sidecar import __version__, clock
+from sidecar.admin.ports import ConfigRefused, Document, Page, Unavailable
+from sidecar.config.diff import diff
+from sidecar.config.mask import mask
+from sidecar.config.policies import Token
+from sidecar.controller.commands import Command, Done, Rejected
+from sidecar.controller.configuring import Configuring
+from sidecar.controller.effects import AppendEvent, PutVersion
+from sidecar.controller.journal import Journal
+from sidecar.controller.loop import Loop, moment
+from sidecar.incident.documents import without_kept
+from sidecar.incident.postmortem import postmortem
+from sidecar.incident.words import rfc3339
+from sidecar.notify.dispatch import Dispatcher
+from sidecar.store.errors import StoreError
+from sidecar.store.key import client_key
+
+MAX_BEHIND: Final = 1_000  # events that one reader of the stream may lag behind
+REPLAYED: Final = 500  # events that a reader who comes back is given from the store
+MAX_TIMELINE: Final = 10_000
+
+
+class Events:
+    """The live stream: every reader has a bounded queue of its own."""
+
+    def __init__(self) -> None:
+        self._readers: set[asyncio.Queue[Document | None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Events {len(self._readers)} readers>"
+
+    def publish(self, sequence: int, event: AppendEvent) -> None:
+        """Give *event* to every reader; one that is too far behind is ended, and comes back with its last id."""
+        row = event_document(
+            {
+                "sequence": sequence, "unix": event.unix, "kind": event.kind, "author": event.author,
+                "incident": event.incident, "scope": event.scope, "body": event.body,
+            }
+        )  # fmt: skip
+        for queue in list(self._readers):
+            if queue.qsize() >= MAX_BEHIND:
+                self._readers.discard(queue)
+                queue.put_nowait(None)
+            else:
+                queue.put_nowait(row)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[asyncio.Queue[Document | None]]:
+        """Give one reader its queue."""
+        queue: asyncio.Queue[Document | None] = asyncio.Queue()
+        self._readers.add(queue)
+        try:
+            yield queue
+        finally:
+            self._readers.discard(queue)
+
+
+class Desk:
+    """
+    Answers for the whole controller.
+
+    Args:
+        facts: What the supervisor says of the workers; updated in place.
+        install_key: Makes client keys of header values.
+        first_token: Holds as long as the config names no token.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        journal: Journal,
+        configuring: Configuring,
+        dispatcher: Dispatcher,
+        events: Events,
+        facts: Mapping[str, Any],
+        install_key: bytes,
+        first_token: Token | None,
+    ) -> None:
+        self._install_key = install_key
+        self._first_token = first_token
+        self._loop = loop
+        self._engine = loop.engine
+        self._journal = journal
+        self._configuring = configuring
+        self._dispatcher = dispatcher
+        self._events = events
+        self._facts = facts
+        self._started_at = clock.now()
+
+    def __repr__(self) -> str:
+        return f"<Desk {self._loop}>"
+
+    # --- state ------------------------------------------------------------------------------------------------
+
+    def status(self) -> Document:
+        """Return what is going on now, the most important first."""
+        now = moment()
+        live = self._engine.incidents(None, now)
+        return {
+            **self._engine.status(now),
+            "version": __version__,
+            "mode": self._configuring.active.compiled.mode.value,
+            "time": rfc3339(now.unix),
+            "uptime_s": round(now.at - self._started_at, 3),
+            "config": self._config(),
+            "workers": self._workers(),
+            "store": {"ok": self._journal.durable, "problem": self._journal.problem, "waiting": self._journal.waiting,
+                      "set_aside": self._journal.set_aside},
+            "incidents": [row for row in live if row["state"] not in ("resolved", "closed")],
+            "isolations": self._engine.isolations(now),
+            "overrides": self._engine.overrides(now),
+            "receivers": self._dispatcher.views(),
+        }  # fmt: skip
+
+    def _workers(self) -> list[Document]:
+        up = self._loop.workers
+        told = self._facts.get("workers") or [{"index": index} for index in sorted(up)]
+        return [
+            {"worker": row["index"], "up": row["index"] in up, **{k: row[k] for k in ("pid", "draining") if k in row}}
+            for row in told
+        ]
+
+    def controls(self) -> Sequence[Document]:
+        """Return the inventory of every control."""
+        return self._engine.controls(moment())
+
+    def routes(self) -> Sequence[Document]:
+        """Return the routes with their traffic now."""
+        return self._engine.routes(moment())
+
+    def series(self, route: str, window_s: float, step_s: float) -> Document | None:
+        """Return a route's recent seconds; None for an unknown route."""
+        return self._engine.series(route, window_s, step_s, moment())
+
+    def isolations(self) -> Sequence[Document]:
+        """Return the isolations in force."""
+        return self._engine.isolations(moment())
+
+    def decision(self, decision_id: str) -> Document | None:
+        """Return why a request was refused."""
+        return self._engine.decision(decision_id)
+
+    # --- incidents --------------------------------------------------------------------------------------------
+
+    async def incidents(self, state: str | None, limit: int, cursor: str | None) -> Page:
+        """Return incidents, the newest first: those in memory as they are now, older ones from the store."""
+        before = int(cursor) if cursor else None
+        states = (state,) if state else ()
+        live = {row["id"]: row for row in self._engine.incidents(None, moment())}
+        stored = await self._read(
+            lambda store: store.incidents(states=states, limit=limit + 1, before=before), default=[]
+        )
+        rows = {row["id"]: without_kept(row) for row in stored} | live
+        wanted = [
+            row
+            for number, row in sorted(rows.items(), reverse=True)
+            if (state is None or row["state"] == state) and (before is None or number < before)
+        ]
+        return _page(wanted, limit, "id")
+
+    async def incident(self, incident_id: int) -> Document | None:
+        """Return one incident."""
+        live = self._engine.incident(incident_id, moment())
+        if live is not None:
+            return live
+        stored = await self._read(lambda store: store.incident(incident_id), default=None)
+        return without_kept(stored) if stored is not None else None
+
+    async def evidence(self, incident_id: int) -> Document | None:
+        """Return what was frozen at its detection."""
+        live = self._engine.evidence(incident_id)
+        return live if live is not None else await self._read(lambda store: store.evidence(incident_id))
+
+    async def postmortem(self, incident_id: int) -> str | None:
+        """Return its post-mortem draft, from its own record alone."""
+        incident = await self.incident(incident_id)
+        if incident is None:
+            return None
+        rows = await self._read(lambda store: store.events(incident=incident_id, limit=MAX_TIMELINE))
+        return postmortem(incident, rows, await self.evidence(incident_id))
+
+    def overrides(self) -> Sequence[Document]:
+        """Return the overrides in force."""
+        return self._engine.overrides(moment())
+
+    def command(self, command: Command) -> Done | Rejected:
+        """Do what a person asks."""
+        return self._loop.command(command)
+
+    def client_key(self, header_value: str) -> str:
+        """Return the key that a header's value has here."""
+        return client_key(self._install_key, header_value)
+
+    # --- config -----------------------------------------------------------------------------------------------
+
+    def _config(self) -> dict[str, Any]:
+        row, pending = self._configuring.active.row, self._configuring.pending
+        return {
+            "version": row.version,
+            "hash": row.hash,
+            "state": row.state,
+            "diverged_from_file": self._configuring.diverged,
+            "confirm_by_time": rfc3339(pending.by_unix) if pending else None,
+        }
+
+    def config(self) -> Document:
+        """Return the active version with its text, hashes hidden."""
+        return self._config() | {"text": mask(self._configuring.active.row.text)}
+
+    async def apply(
+        self, text: str, *, author: str, reason: str, if_match: int, dry_run: bool, confirm_within_s: float | None
+    ) -> Document:
+        """Apply a config on every worker."""
+        return await self._configuring.apply(
+            text, author=author, reason=reason, if_match=if_match, dry_run=dry_run, confirm_within_s=confirm_within_s
+        )
+
+    async def confirm(self, author: str) -> Document:
+        """Keep the version that waits for its confirmation."""
+        await self._configuring.confirm(author)
+        return self._version(self._configuring.active.row)
+
+    async def rollback(self, to: int | None, *, author: str, reason: str) -> Document:
+        """Run an older text again."""
+        return await self._configuring.rollback(to, author=author, reason=reason)
+
+    async def versions(self, limit: int, cursor: str | None) -> Page:
+        """Return the versions, the newest first, without their texts."""
+        before = int(cursor) if cursor else None
+        rows = [row for row in self._configuring.versions() if before is None or row.version < before]
+        documents = [{k: v for k, v in self._version(row).items() if k != "text"} for row in rows[: limit + 1]]
+        return _page(documents, limit, "version")
+
+    async def version(self, number: int) -> Document | None:
+        """Return one version."""
+        row = self._configuring.version(number)
+        return self._version(row) if row is not None else None
+
+    def _version(self, row: PutVersion) -> dict[str, Any]:
+        return {
+            "version": row.version, "hash": row.hash, "author": row.author, "reason": row.reason, "source": row.source,
+            "time": rfc3339(row.unix), "state": row.state, "text": mask(row.text), "changes": list(row.changes),
+        }  # fmt: skip
+
+    async def diff(self, older: int | None, newer: int | None) -> Document:
+        """Return what differs between two versions; by default between the active one and the one before it."""
+        new = self._known(newer if newer is not None else self._configuring.active.version)
+        before = next((row.version for row in self._configuring.versions() if row.version < new.version), None)
+        if older is None and before is None:
+            return {"from": None, "to": new.version, "changes": []}
+        old = self._known(older if older is not None else before or 0)
+        changes = [{"path": c.path, "old": c.old, "new": c.new} for c in diff(old.text, new.text)]
+        return {"from": old.version, "to": new.version, "changes": changes}
+
+    def _known(self, number: int) -> PutVersion:
+        row = self._configuring.version(number)
+        if row is None:
+            raise ConfigRefused(404, f"there is no version {number}", "`sidecar config history` lists all")
+        return row
+
+    # --- audit and events -------------------------------------------------------------------------------------
+
+    async def audit(self, limit: int, cursor: str | None) -> Page:
+        """Return the events, the newest first."""
+        before = int(cursor) if cursor else None
+        rows = await self._read(lambda store: store.events(limit=limit + 1, before=before, newest_first=True))
+        return _page([event_document(row) for row in rows], limit, "sequence")
+
+    async def verify(self) -> Document:
+        """Walk the hash chain."""
+        found: Document = await self._read(lambda store: store.verify())
+        return found
+
+    async def events(self, last_id: int | None) -> AsyncIterator[Document]:
+        """Yield every event from now on, or after *last_id*."""
+        with self._events.reading() as queue:
+            seen = last_id or 0
+            if last_id is not None:
+                for row in await self._read(lambda store: store.events(after=last_id, limit=REPLAYED), default=[]):
+                    seen = row["sequence"]
+                    yield event_document(row)
+            while (event := await queue.get()) is not None:
+                if event["sequence"] > seen:
+                    yield event
+
+    async def notify_test(self, name: str) -> Document | None:
+        """Send a test message to one receiver."""
+        return await self._dispatcher.test(name)
+
+    def tokens(self) -> Sequence[Token]:
+        """Return the tokens that are valid at this moment."""
+        named = self._configuring.admin.tokens
+        return named or ((self._first_token,) if self._first_token else ())
+
+    async def _read(self, ask: Any, default: Any = Unavailable) -> Any:
+        try:
+            return await self._journal.read(ask)
+        except StoreError as error:
+            if default is Unavailable:
+                raise Unavailable(f"the store cannot be read: {error.problem}", error.hint) from error
+            return default
+
+
+def event_document(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored event in its public shape."""
+    shown = {key: value for key, value in row.items() if key != "unix"}
+    return {**shown, "scope": row["scope"] or None, "time": rfc3339(row["unix"])}
+
+
+def _page(rows: Sequence[Document], limit: int, key: str) -> Page:
+    shown = rows[:limit]
+    return Page(shown, str(shown[-1][key]) if len(rows) > limit else None)

@@ -1,0 +1,221 @@
+"""
+Runs the engine: frames, seconds and commands in, effects out.
+
+Directives and breakers go to the workers in the same turn in which the engine decided them; what must be remembered
+goes to the journal beside; messages and rollbacks follow. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from sidecar import clock
+from sidecar.admin.ports import ConfigRefused
+from sidecar.config.diff import Change, touches
+from sidecar.controller import effects as fx
+from sidecar.controller.commands import Command, Done, Rejected
+from sidecar.controller.configuring import AUTOMATION, Active, Configuring
+from sidecar.controller.engine import Engine
+from sidecar.controller.journal import Journal
+from sidecar.controller.rollout import Rollout
+from sidecar.controller.watch import Vitals, worse
+from sidecar.facts import Directive, Moment, RouteSecond
+from sidecar.link.frames import Ack, BreakerOpen, BreakerReset, Directives, Frame, Hello
+from sidecar.link.runtime import BootConfig, write_boot
+from sidecar.link.server import LinkServer
+from sidecar.notify.dispatch import Dispatcher
+
+TICK_S: Final = 1.0
+BEFORE_S: Final = 60.0  # what a new version's vitals are compared with
+
+
+def moment() -> Moment:
+    """Return now, on both clocks."""
+    return Moment(clock.now(), clock.wall().timestamp())
+
+
+class Loop:
+    """
+    The engine among its neighbours.
+
+    Args:
+        engine: Decides.
+        link: The workers.
+        journal: Remembers.
+        configuring: Owns the config's versions.
+        dispatcher: Tells people.
+        runtime: Where `worker-boot.json` is written.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        link: LinkServer,
+        journal: Journal,
+        configuring: Configuring,
+        dispatcher: Dispatcher,
+        runtime: Path,
+    ) -> None:
+        self.engine = engine
+        self._link = link
+        self._journal = journal
+        self._configuring = configuring
+        self._dispatcher = dispatcher
+        self._runtime = runtime
+        self._directives: tuple[Directive, ...] = ()
+        self._breakers: dict[str, BreakerOpen] = {}
+        self._rollout = Rollout(link)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._applied_at = clock.now()
+        self._log = structlog.get_logger("controller")
+        self.lag_s = 0.0
+        configuring.serve(self._rollout)
+
+    def __repr__(self) -> str:
+        return f"<Loop {len(self._directives)} directives, {len(self._tasks)} tasks>"
+
+    @property
+    def workers(self) -> frozenset[int]:
+        """Return the workers whose link stands."""
+        return self._link.workers()
+
+    # --- in ---------------------------------------------------------------------------------------------------
+
+    def take(self, worker: int, frame: Frame) -> None:
+        """Take one frame of a worker."""
+        if isinstance(frame, Hello):
+            self._greet(worker, frame)
+        elif isinstance(frame, Ack):
+            self._rollout.take(worker, frame)
+        else:
+            self.carry_out(self.engine.observe(worker, frame, moment()))
+
+    def lost(self, worker: int) -> None:
+        """Take the end of a worker's link."""
+        self._rollout.lost(worker)
+        self.engine.lost(worker, moment())
+
+    def command(self, command: Command) -> Done | Rejected:
+        """Do what a person asks, at once."""
+        answer, effects = self.engine.command(command, moment())
+        self.carry_out(effects)
+        return answer
+
+    def activate(self, active: Active, changes: Sequence[Change]) -> None:
+        """Take a version that has just become active, before the workers commit it."""
+        self._applied_at = clock.now()
+        self._dispatcher.apply(active.compiled.receivers)
+        effects = self.engine.configured(active.row, active.compiled, touches(changes), moment())
+        self._write_boot()
+        self.carry_out(effects)
+
+    async def run(self) -> None:
+        """Turn once a second until cancelled."""
+        self._write_boot()
+        due = clock.now() + TICK_S
+        while True:
+            await asyncio.sleep(max(0.0, due - clock.now()))
+            self.lag_s = max(0.0, clock.now() - due)
+            due = max(due + TICK_S, clock.now())
+            try:
+                self._turn()
+            except Exception:  # a fault of one second must not end the control plane: it is logged, and seen in tests
+                self._log.exception("a second of the controller failed")
+
+    def _turn(self) -> None:
+        self.carry_out(self.engine.tick(moment(), durable=self._journal.durable))
+        pending = self._configuring.pending
+        if pending is not None:
+            self._watch(pending.by_unix)
+
+    def _watch(self, by_unix: float) -> None:
+        """Revert a version that waits for its confirmation when its time is over, or when things got clearly worse."""
+        now = moment()
+        if now.unix >= by_unix:
+            self._spawn(self._configuring.revert("nobody confirmed it in time"))
+            return
+        since = self._applied_at
+        before = Vitals.of(self._seconds(since - BEFORE_S, since))
+        after = Vitals.of(self._seconds(since, now.at))
+        if why := worse(before, after):
+            self._spawn(self._configuring.revert(f"worse than before it: {why}"))
+
+    def _seconds(self, since_at: float, until_at: float) -> list[RouteSecond]:
+        return self.engine.window(since_at, until_at)
+
+    # --- out --------------------------------------------------------------------------------------------------
+
+    def carry_out(self, effects: Iterable[fx.Effect]) -> None:
+        """Do what the engine wants done, in its order of urgency."""
+        writes: list[fx.Write] = []
+        later: list[fx.Notify | fx.Rollback] = []
+        for effect in effects:
+            match effect:
+                case fx.SetDirectives(items):
+                    self._directives = tuple(items)
+                    self._write_boot()
+                    self._link.push_all(Directives(self._directives))
+                case fx.OpenBreaker(route, until_at, detail, except_worker):
+                    self._breakers[route] = BreakerOpen(route, until_at, detail)
+                    self._write_boot()
+                    self._link.push_all(self._breakers[route], but=except_worker)
+                case fx.ResetBreaker(route):
+                    self._breakers.pop(route, None)
+                    self._write_boot()
+                    self._link.push_all(BreakerReset(route))
+                case fx.Notify() | fx.Rollback():
+                    later.append(effect)
+                case _:
+                    writes.append(effect)
+        if writes:
+            self._journal.put(writes)
+        for effect in later:
+            if isinstance(effect, fx.Notify):
+                self._dispatcher.notify(effect.alert)
+            else:
+                self._spawn(self._roll_back(effect))
+
+    async def _roll_back(self, wanted: fx.Rollback) -> None:
+        try:
+            await self._configuring.rollback(wanted.to_version, author=AUTOMATION, reason=wanted.reason)
+        except ConfigRefused as refused:
+            self._log.error("the rollback was not done", incident=wanted.incident, problem=refused.problem)
+
+    def _greet(self, worker: int, hello: Hello) -> None:
+        active = self._configuring.active.row
+        self._link.push(worker, Directives(self._directives))
+        for breaker in self._open_breakers():
+            self._link.push(worker, breaker)
+        if hello.config_version != active.version:
+            self._rollout.bring(worker, active.version, active.text)
+        self.carry_out(self.engine.observe(worker, hello, moment()))
+
+    def _open_breakers(self) -> tuple[BreakerOpen, ...]:
+        now = clock.now()
+        self._breakers = {route: b for route, b in self._breakers.items() if b.until_at > now}
+        return tuple(self._breakers.values())
+
+    def _write_boot(self) -> None:
+        row = self._configuring.active.row
+        try:
+            write_boot(
+                self._runtime, BootConfig(row.version, row.text, row.hash, self._directives, self._open_breakers())
+            )
+        except OSError as error:
+            self._log.error(
+                "worker-boot.json cannot be written; a new worker starts from what it says", problem=str(error)
+            )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Wait for rollbacks that are under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
