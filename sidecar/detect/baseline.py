@@ -12,13 +12,14 @@ Theory
     with a prior of φ = 1 that is worth four blocks, and are halved every 2 h and every 6 h.
 
     The incident is never learnt. Counts wait in quarantine for 10 min and are dropped when an alarm begins. Nothing
-    leaves the quarantine in `suspect`; nothing enters it in `alarm` and `recovering`. A block is winsorised at 4
-    deviations, and a grown baseline moves by at most 0.1 logit an hour.
+    leaves the quarantine in `suspect`; nothing enters it in `alarm` and `recovering`. A grown
+    baseline winsorises a block at 4 deviations and moves by at most 0.1 logit an hour; a young one must be free to
+    correct its first guess.
 
 Tables
     age of the baseline            counts go                                       drift limit
     < warm-up                      straight into it                                none
-    young (< 10,000 and K < 30)    through a quarantine of min(10 min, age/2)      none
+    young (< 50,000 and K < 30)    through a quarantine of min(10 min, age/2)      none
     grown                          through a quarantine of 10 min                  0.1 logit/h
 
     With `detect.warmup` below 60 s the needed counts, the quarantine and its blocks shrink in the same proportion.
@@ -47,7 +48,7 @@ BLOCKS: Final = 10  # a quarantine's length in blocks
 HALF_LIFE_S: Final = 86_400.0
 DRIFT_PER_H: Final = 0.1
 DEVIATIONS: Final = 4.0
-GROWN_REQUESTS, GROWN_BAD = 10_000.0, 30.0
+GROWN_REQUESTS, GROWN_BAD = 50_000.0, 30.0
 MAX_DISPERSION: Final = 8.0
 _Z95: Final = 1.645
 _EDGE: Final = 1e-6
@@ -262,6 +263,11 @@ class RatioBaseline:
         return max(sigmoid(self.held + margin(PRIOR_BAD + self.bad, ratio)), FLOOR_RATIO)
 
     @property
+    def young(self) -> bool:
+        """Tell whether too little was learnt for p̂ to be more than a first guess."""
+        return self.bad < GROWN_BAD and self.requests < GROWN_REQUESTS
+
+    @property
     def rate_per_s(self) -> float:
         """Return the judged requests a second, as learnt."""
         return self.requests / self.seconds if self.seconds else 0.0
@@ -301,10 +307,9 @@ class RatioBaseline:
 
     def _absorb(self, requests: float, bad: float, seconds: float) -> None:
         self.dispersion.add(requests, bad)
-        ratio = self.ratio
-        spread = DEVIATIONS * sqrt(requests * ratio * (1 - ratio) * self.dispersion.value)
+        grown, ratio = not self.young, self.ratio
+        spread = DEVIATIONS * sqrt(requests * ratio * (1 - ratio) * self.dispersion.value) if grown else requests
         held_bad = min(max(bad, requests * ratio - spread), requests * ratio + spread)
-        grown = self.requests >= GROWN_REQUESTS or self.bad >= GROWN_BAD
         fade = 0.5 ** (seconds / HALF_LIFE_S)
         self.requests = self.requests * fade + requests
         self.bad = self.bad * fade + held_bad

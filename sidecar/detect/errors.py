@@ -10,7 +10,8 @@ Theory
 Tables
     baseline        tested against                     alternatives
     cold            Beta(0.5, 99.5)                    only those of at least 50 %
-    warm            p0 of the baseline                 all five
+    young           p0 of the baseline                 all five; the claim asks for at least 3 % and twice p̂ since the onset
+    grown           p0 of the baseline                 all five
 
     effect          measured over                      means
     value           the last 30 s, from the onset on   what a person reads; with fewer than `min_requests` in it: all since onset
@@ -46,6 +47,7 @@ MATERIAL_FACTOR: Final = 10.0
 SEVERE_RATIO: Final = 0.5
 SEVERE_REQUESTS: Final = 20
 LEAST_HORIZON: Final = 20.0  # requests over which an alarm's score fades, at least
+YOUNG_RATIO, YOUNG_FACTOR = 0.03, 2.0
 REBASELINE_S: Final = 86_400.0
 PRIOR_TESTED_RATIO: Final = sigmoid(logit(PRIOR_BAD / PRIOR_REQUESTS) + MARGIN)
 
@@ -131,7 +133,7 @@ class ErrorDetector:
         alarm, mixture = self.alarm, self._mixture
         if alarm.state is State.NORMAL and mixture.top < 0.5 * self.threshold:
             return
-        qualifies = alarm.stands or mixture.repeated()
+        qualifies = alarm.stands or (mixture.repeated() and self._speaks())
         stood = alarm.stands
         turned = alarm.step(
             mixture.top, self.threshold, at, self._policy.clear_after_s, qualifies=qualifies, judged=requests > 0
@@ -142,6 +144,13 @@ class ErrorDetector:
             self._began()
         elif stood:
             self._age(at)
+
+    def _speaks(self) -> bool:
+        """Tell whether the effect is large enough for what the baseline knows."""
+        if not self.baseline.young:
+            return True
+        _, since = self._mixture.onset()
+        return since.bad >= max(YOUNG_RATIO, YOUNG_FACTOR * self.baseline.ratio) * since.requests
 
     def _began(self) -> None:
         onset_at, since = self._mixture.onset()

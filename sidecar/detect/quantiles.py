@@ -26,7 +26,6 @@ from typing import Any, ClassVar, Final
 from sidecar.detect.baseline import (
     DEVIATIONS,
     DRIFT_PER_H,
-    GROWN_REQUESTS,
     HALF_LIFE_S,
     Dispersion,
     Quarantine,
@@ -42,6 +41,7 @@ QUANTILES: Final = (0.5, 0.95, 0.99)
 LEVEL_DRIFT_PER_H: Final = 0.05
 HISTOGRAM_BLOCKS: Final = 5
 MINUTE_S: Final = 60.0
+GROWN_REQUESTS: Final = 10_000.0
 
 
 def quantile_s(counts: array[float], q: float) -> float:
