@@ -13,6 +13,9 @@ from sidecar.config.sections import MatchSection
 from sidecar.config.tree import Node
 from sidecar.config.units import shown
 
+MOST_ROUTES: Final = 500
+"""Each is a set of metric series, of detectors and of buckets, and each request tries them in order."""
+
 _EVERYWHERE: Final = ("0.0.0.0", "::")
 
 
@@ -24,7 +27,12 @@ def between(config: Config) -> Iterator[Fault]:
     """
     yield from _loops(config)
     yield from _listeners(config)
-    yield from _unreachable([(route.name, route.match) for route in config.routes])
+    if len(config.routes) > MOST_ROUTES:
+        yield Fault(
+            ("routes",), f"{len(config.routes)} routes are more than {MOST_ROUTES}", "let patterns share a route"
+        )
+    else:
+        yield from _unreachable([(route.name, route.match) for route in config.routes])
 
 
 def without_upstream(tree: Node) -> Iterator[ConfigError]:
@@ -48,11 +56,13 @@ def named_twice(tree: Node) -> Iterator[Fault]:
     ):
         items = named.items if named is not None else []
         names = [_name(item) for item in items]
+        known: set[str] = set()
         for index, name in enumerate(names):
-            if name and name in names[:index]:
+            if name and name in known:
                 key = "name" if "name" in items[index].entries else "type"
                 hint = f"give each {what} a `name` of its own"
                 yield Fault((*at, index, key), f"a second {what} is called {shown(name)}", hint)
+            known.add(name)
 
 
 def _name(item: Node) -> str:

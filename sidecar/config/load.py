@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ from sidecar.config.catalogue import json_schema
 from sidecar.config.checks import between, named_twice, without_upstream
 from sidecar.config.compile import compile_config, keep_admin
 from sidecar.config.errors import ConfigError, ConfigErrors
-from sidecar.config.faults import located, of_validation, unanswered
+from sidecar.config.faults import MOST_ERRORS, located, of_validation, unanswered
 from sidecar.config.kinds import Fault, Step
 from sidecar.config.policies import Compiled
 from sidecar.config.schema import Config
@@ -119,7 +120,7 @@ def _validated(tree: Node) -> tuple[Config | None, list[ConfigError]]:
     plain = tree.plain()
     config, errors = _attempt(tree, plain)
     known = {error.path for error in errors}
-    errors += [error for error in unanswered(tree) if error.path not in known]
+    errors += [error for error in islice(unanswered(tree), MOST_ERRORS) if error.path not in known]
     broken = {error.path for error in errors}
     errors += [located(tree, fault) for fault in named_twice(tree)]
     valid, kept = (config, {}) if config is not None and not broken else _without(plain, broken)

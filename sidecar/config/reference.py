@@ -127,7 +127,8 @@ from the file only: an applied or rolled-back version leaves it alone. All other
 request.
 
 **Names and paths.** Route names match `[a-z0-9_-]+`. Routes are tried in the order of the file and the first match
-wins; a route that no request can reach is an error. Without `routes` one route `default` takes everything.
+wins; a route that no request can reach is an error, and so are more than 500 routes. Without `routes` one route
+`default` takes everything.
 
 **Modes.** `mode: observe` at the top lowers every control to `observe`, whatever its own mode says: what would be
 refused is counted and nothing is refused.

@@ -140,3 +140,11 @@ def test_a_broken_section_does_not_hide_or_invent_faults_elsewhere() -> None:
     """
     text = "upstream: {endpoints: [nowhere]}\nroutes:\n- {name: x, nam: y}\n- {name: a, match: {path: /a/**}}\n- {name: b, match: {path: /a/b}}\n"
     assert [path for path, _ in _faults(text)] == ["upstream.endpoints.0", "routes.0.nam", "routes.2"]
+
+
+def test_routes_are_bounded() -> None:
+    """
+    More routes than metrics and detectors can bear are one error, not a slow start.
+    """
+    text = UP + "routes:\n" + "".join(f"- {{name: r{n}, match: {{path: /r{n}}}}}\n" for n in range(501))
+    assert _faults(text) == [("routes", "501 routes are more than 500")]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.load import ConfigErrors
-from sidecar.config.static import NO_FILE, resolve
+from sidecar.config.static import resolve
 
 
 def _run(folder: Path, *argv: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -87,10 +87,3 @@ def test_a_hidden_hash_in_the_file_is_refused(tmp_path: Path) -> None:
     file.write_text("admin: {tokens: [{name: a, role: admin, sha256: (hidden)}]}\n", encoding="utf-8")
     with pytest.raises(ConfigErrors, match="the hash of token a is"):
         resolve(file, {}, {"--upstream": "http://127.0.0.1:3000"})
-
-
-def test_no_file_has_a_name_in_errors() -> None:
-    """
-    Without a file an error still says where it comes from.
-    """
-    assert NO_FILE == "(no file)"
