@@ -290,8 +290,9 @@ def relapse(incident: Incident) -> Incident:
 
 
 def resolve(incident: Incident, resolution: Resolution, now: Moment) -> Incident:
-    """It has ended."""
-    return replace(incident, state=IncidentState.RESOLVED, resolution=resolution, resolved=now)
+    """It has ended: whatever still sounds is the fading of its alarm."""
+    claims = tuple(replace(claim, sounding=False) for claim in incident.claims)
+    return replace(incident, state=IncidentState.RESOLVED, resolution=resolution, resolved=now, claims=claims)
 
 
 def close(incident: Incident, now: Moment) -> Incident:
