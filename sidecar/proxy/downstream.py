@@ -53,6 +53,7 @@ from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.framing import MAX_HEAD_BYTES, RequestHead, find_head_end, parse_request_head
 from sidecar.proxy.hop import Peer
 from sidecar.proxy.plane import Plane
+from sidecar.proxy.scan import judge_request
 from sidecar.proxy.tap import jitter_ratio
 from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW
 from sidecar.reasons import TABLE, Reason, Refusal
@@ -209,7 +210,7 @@ class Downstream(asyncio.BufferedProtocol):
             end = find_head_end(data, seen)
             if end < 0 or end > MAX_HEAD_BYTES:
                 self._looping = False
-                self._wait_for_head(data, now, fresh=not seen)
+                self._wait_for_head(data, seen, now)
                 return
             head = parse_request_head(data[:end])
             if isinstance(head, Refusal):
@@ -243,20 +244,19 @@ class Downstream(asyncio.BufferedProtocol):
         exchange.begin(payload, now)
         return rest[used:]
 
-    def _wait_for_head(self, data: bytes, now: float, *, fresh: bool) -> None:
-        """Wait for the rest of a head, or for the next one."""
-        policy = self._plane.live.policy.downstream
+    def _wait_for_head(self, data: bytes, seen: int, now: float) -> None:
+        """Wait for the rest of a head that can still become valid, or for the next one."""
         self._pending = data
-        if len(data) > MAX_HEAD_BYTES:
-            refusal = parse_request_head(data)  # says which limit it is
-            assert isinstance(refusal, Refusal)
-            self._reject(refusal, now)
-        elif not data:
+        if not data:
             self._idle(now)
-        elif self._eof:
-            self._reject(Refusal(Reason.BAD_REQUEST, 0.0, "framing", "the head ends early"), now)
-        elif fresh:
-            self._timer.set(now + policy.head_timeout_s)
+            return
+        refusal = judge_request(data, seen)
+        if refusal is None and self._eof:
+            refusal = Refusal(Reason.BAD_REQUEST, 0.0, "framing", "the head ends early")
+        if refusal is not None:
+            self._reject(refusal, now)
+        elif not seen:
+            self._timer.set(now + self._plane.live.policy.downstream.head_timeout_s)
 
     def _idle(self, now: float) -> None:
         if self._eof or self._plane.draining:

@@ -43,7 +43,8 @@ from typing import Final, Protocol, cast
 from sidecar import clock
 from sidecar.proxy.body import Body, ChunkedBody, LengthBody, UntilCloseBody
 from sidecar.proxy.deadline import Timer, Wheel
-from sidecar.proxy.framing import MAX_RESPONSE_HEAD_BYTES, ResponseHead, find_head_end, parse_response_head
+from sidecar.proxy.framing import ResponseHead, find_head_end, parse_response_head
+from sidecar.proxy.scan import judge_response
 from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW
 from sidecar.reasons import Reason
 
@@ -210,11 +211,12 @@ class Upstream(asyncio.BufferedProtocol):
     def _read_head(self, caller: Caller, data: bytes, now: float) -> None:
         while True:
             end = find_head_end(data, len(self._partial))
-            if end > MAX_RESPONSE_HEAD_BYTES or (end < 0 and len(data) > MAX_RESPONSE_HEAD_BYTES):
-                self._fail(caller, f"its head exceeds {MAX_RESPONSE_HEAD_BYTES} bytes", now)
-                return
             if end < 0:
-                self._partial = data
+                problem = judge_response(data, len(self._partial))
+                if problem is not None:
+                    self._fail(caller, problem, now)
+                else:
+                    self._partial = data
                 return
             self._partial = b""
             head = parse_response_head(data[:end], self._method)
