@@ -117,7 +117,7 @@ class _Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not derive from asyncio's
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports do not derive from asyncio's
 
     def data_received(self, data: bytes) -> None:
         try:

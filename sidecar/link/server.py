@@ -144,7 +144,7 @@ class _Link(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not derive from asyncio's
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports do not derive from asyncio's
         self._server._opened(self)  # noqa: SLF001  the two halves of one thing
         self._deadline = asyncio.get_running_loop().call_later(HELLO_TIMEOUT_S, self._transport.abort)
 
