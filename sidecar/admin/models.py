@@ -144,7 +144,8 @@ def parse(model: type[B], data: bytes) -> B:
         known = ", ".join(model.model_fields) or "none"
         errors = [_row(error, known) for error in invalid.errors(include_url=False, include_input=False)]
         detail = "; ".join(f"{row['path']}: {row['problem']}" for row in errors)
-        raise Problem(422, detail[:1000], "correct the fields that `errors` names", errors=errors) from invalid
+        hint = errors[0]["hint"] if len(errors) == 1 else "correct the fields that `errors` names"
+        raise Problem(422, detail[:1000], hint, errors=errors) from invalid
 
 
 _HINTS: Final = {

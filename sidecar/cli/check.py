@@ -13,7 +13,7 @@ import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
-from sidecar.cli.client import Answer, Exit
+from sidecar.cli.client import Answer, Exit, why
 from sidecar.cli.session import Session
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _findings(file: Path) -> Iterator[Finding]:
     try:
         compiled = load(file.read_text(encoding="utf-8"), name=str(file), environ=os.environ, flags={})
     except (OSError, UnicodeDecodeError) as error:
-        yield Finding(f"{file} is readable", False, str(error), "name a file with -c FILE")
+        yield Finding(f"{file} is readable", False, why(error), "name a file with -c FILE")
         return
     except ConfigErrors as invalid:
         yield from (Finding(f"{file} is valid", False, _place(error), error.hint) for error in invalid.errors)

@@ -178,7 +178,7 @@ class Client:
     def _unreachable(self, error: Exception) -> Failure:
         return Failure(
             Exit.UNREACHABLE,
-            f"no sidecar answers at {self._admin}: {error}",
+            f"no sidecar answers at {self._admin}: {why(error)}",
             "start one with `sidecar run -c config/sidecar.yaml`, or name it with --admin URL",
         )
 
@@ -223,12 +223,14 @@ _HINTS: Final = {
     404: "list what there is, such as `sidecar incident list`",
     503: "the store does not take writes; `sidecar status` says why",
 }
+_OUR_HINT: Final = (401, 403)  # the CLI knows better than the API what to type
 _INVALID: Final = (400, 413, 415, 422)
 
 
 def _failure(status: int, problem: Mapping[str, Any]) -> Failure:
     text = str(problem.get("detail") or problem.get("title") or f"the sidecar answered {status}")
-    hint = str(problem.get("hint") or _HINTS.get(status, ""))
+    own = _HINTS.get(status, "")
+    hint = own if own and status in _OUR_HINT else str(problem.get("hint") or own)
     errors = tuple(problem.get("errors") or ())
     return Failure(Exit.USAGE if status in _INVALID else Exit.REFUSED, text, hint, errors)
 
@@ -250,13 +252,18 @@ def find_token(token_file: Path | None, environ: Mapping[str, str]) -> str:
         if named is None:
             return ""
         raise Failure(
-            Exit.USAGE, f"the token file {named} cannot be read: {error}", "name a readable file with --token-file"
+            Exit.USAGE, f"the token file {named} cannot be read: {why(error)}", "name a readable file with --token-file"
         ) from error
 
 
 def find_admin(admin: str | None, environ: Mapping[str, str] = os.environ) -> str:
     """Return where the admin API is: `--admin`, then SIDECAR_ADMIN, then the default listener."""
     return admin or environ.get("SIDECAR_ADMIN") or DEFAULT_ADMIN
+
+
+def why(error: Exception) -> str:
+    """Return why, in words: an OSError without its number and repeated path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def quoted(part: str) -> str:

@@ -14,7 +14,7 @@ import typer
 from rich.console import RenderableType
 
 from sidecar.cli import complete, render
-from sidecar.cli.client import Answer, Exit, Failure
+from sidecar.cli.client import Answer, Exit, Failure, why
 from sidecar.cli.session import Session, command
 
 app = typer.Typer(
@@ -176,4 +176,4 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Failure(Exit.USAGE, f"{file} cannot be read: {error}", "name a readable YAML file") from error
+        raise Failure(Exit.USAGE, f"{file} cannot be read: {why(error)}", "name a readable YAML file") from error

@@ -82,11 +82,12 @@ def incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]
             ("resolved", item.get("resolved_time") and render.moment(item["resolved_time"], now)),
             ("verdict", render.state(item["verdict"])),
             ("resolution", item.get("resolution")),
-            ("came back", f"{item['flaps']} times" if item.get("flaps") else None),
+            ("came back", f"{item['flaps']}×" if item.get("flaps") else None),
             ("if unanswered", step and f"{step['do']} {render.moment(step['at_time'], now)}"),
             ("runbook", item.get("runbook")),
         )
     )
+    yield ""
     yield render.table(
         "What was measured",
         ("DETECTOR", "SCOPE", "VALUE", "SCORE#", "THRESHOLD#", "SINCE"),

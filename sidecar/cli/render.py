@@ -30,7 +30,8 @@ def as_json(answer: Any) -> str:
 def failure_lines(failure: Failure) -> Iterable[str]:
     """Return the lines a person reads: what and where, each single error with its place, and what to type next."""
     yield f"[red]✗[/] {escape(failure.problem)}"
-    for error in failure.errors:
+    said = [f"{error.get('path')}: {error.get('problem')}" for error in failure.errors]
+    for error in failure.errors if said != [failure.problem] else ():
         yield f"  {escape(error_line(error))}"
     if failure.hint:
         yield f"  → {escape(failure.hint)}"
@@ -87,6 +88,8 @@ def seconds(value: float | None) -> str:
         return "–"
     if value < 1:
         return f"{1000 * value:.0f}ms"
+    if value < 9.95 and value != round(value):
+        return f"{value:.1f}s"
     whole = round(value)
     if whole < 60:
         return f"{whole}s"
@@ -135,4 +138,4 @@ def _plain(cell: Any) -> str:
     if isinstance(cell, float):
         return f"{cell:.4g}"
     # What a client chose (a key, a path) may stand in a cell: it must not move the reader's cursor.
-    return "".join(letter if letter.isprintable() else "�" for letter in str(cell))
+    return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in str(cell))

@@ -132,9 +132,9 @@ def _troubles(answer: Mapping[str, Any], now: datetime) -> Iterator[str]:
         yield f"the store does not take writes: {escape(store['problem'])}; traffic goes on → free its disk"
     for receiver in answer.get("receivers", []):
         if receiver.get("problem") or receiver.get("lost"):
-            name = escape(receiver["name"])
-            why = escape(receiver.get("problem") or "")
-            yield f"receiver {name}: {receiver['lost']} alerts lost {why} → sidecar notify test {name}"
+            name, why = escape(receiver["name"]), escape(receiver.get("problem") or "")
+            lost = f"{receiver['lost']} alerts lost" if receiver.get("lost") else ""
+            yield f"receiver {name}: {', '.join(filter(None, (lost, why)))} → sidecar notify test {name}"
 
 
 def top(session: Session) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from sidecar.admin.ports import ConfigRefused, Document, Page
 from sidecar.config.policies import Token
+from sidecar.config.units import format_rate, format_ratio
 from sidecar.controller.commands import (
     ClearOverride,
     CloseBreaker,
@@ -25,6 +26,12 @@ SECRETS = {"viewer": "viewer-secret", "operator": "operator-secret", "admin": "a
 def token(role: str) -> Token:
     """Return a token of *role*, whose name is `a-ROLE`."""
     return Token(f"a-{role}", role, hashlib.sha256(SECRETS[role].encode()).hexdigest())
+
+
+def _action(command: SetOverride) -> str:
+    if command.rate_per_s is not None:
+        return f"throttle={format_rate(command.rate_per_s)}"
+    return f"throttle={format_ratio(command.share_ratio)}" if command.share_ratio is not None else command.action.value
 
 
 class MemoryControl:
@@ -83,7 +90,10 @@ class MemoryControl:
         self.commands.append(command)
         match command:
             case SetOverride():
-                row = {**d.OVERRIDE, "scope": str(command.scope), "reason": command.reason, "author": command.author}
+                row = {
+                    **d.OVERRIDE, "scope": str(command.scope), "action": _action(command), "reason": command.reason,
+                    "author": command.author,
+                }  # fmt: skip
                 self.set_overrides[str(command.scope)] = row
                 return Done(row)
             case ClearOverride():

@@ -1,0 +1,161 @@
+"""
+What the CLI prints, verb by verb, in text and JSON: compared with `tests/golden/cli/NAME.txt`.
+
+After a wanted change: `GOLDEN_UPDATE=1 pytest tests/golden`, then read the diff.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sidecar.cli.app import app
+from tests.support import documents as d
+from tests.support.admin import admin_server
+from tests.support.control import SECRETS, MemoryControl
+
+FOLDER = Path(__file__).parent / "cli"
+CONFIG = "upstream: {endpoints: ['http://127.0.0.1:9000']}\n"
+
+CASES = {
+    "status": ["status"],
+    "status-json": ["status", "-o", "json"],
+    "top": ["top"],
+    "explain": ["explain", "5f2a-1c"],
+    "explain-unknown": ["explain", "nothing"],
+    "events": ["events", "--since", "39", "--limit", "2"],
+    "events-json": ["events", "--since", "39", "--limit", "2", "-o", "json"],
+    "control-list": ["control", "list"],
+    "breaker-reset": ["breaker", "reset", "checkout"],
+    "notify-test": ["notify", "test", "pager"],
+    "notify-test-unknown": ["notify", "test", "nobody"],
+    "incident-list": ["incident", "list"],
+    "incident-list-json": ["incident", "list", "-o", "json"],
+    "incident-list-none": ["incident", "list", "--state", "closed"],
+    "incident-show": ["incident", "show", "12"],
+    "incident-show-json": ["-o", "json", "incident", "show", "12"],
+    "incident-show-unknown": ["incident", "show", "99"],
+    "incident-ack": ["incident", "ack", "12"],
+    "incident-confirm": ["incident", "confirm", "12"],
+    "incident-confirm-closed": ["incident", "confirm", "13"],
+    "incident-release": ["incident", "release", "12", "--verdict", "false_positive", "--reason", "load test"],
+    "incident-note": ["incident", "note", "12", "the database was failed over"],
+    "incident-close": ["incident", "close", "12"],
+    "incident-postmortem": ["incident", "postmortem", "12"],
+    "override-list": ["override", "list"],
+    "override-set": ["override", "set", "route:checkout", "throttle=10/s", "--ttl", "10m", "--reason", "protect"],
+    "override-set-hashed": [
+        "override", "set", "client:checkout", "isolate", "--ttl", "1h", "--reason", "abuse", "--header-value", "s3cret",
+    ],
+    "override-set-bad-action": ["override", "set", "service", "explode", "--ttl", "10m", "--reason", "why"],
+    "override-set-bad-scope": ["override", "set", "rout:checkout", "isolate", "--ttl", "10m", "--reason", "why"],
+    "override-clear": ["override", "clear", "client:search:203.0.113.7"],
+    "override-clear-none": ["override", "clear", "service"],
+    "config-show": ["config", "show"],
+    "config-diff": ["config", "diff", "6", "7"],
+    "config-history": ["config", "history"],
+    "config-apply": ["config", "apply", "new.yaml", "--reason", "shorter timeout"],
+    "config-apply-dry-run": ["config", "apply", "new.yaml", "--dry-run"],
+    "config-apply-invalid": ["config", "apply", "bad.yaml"],
+    "config-apply-missing": ["config", "apply", "none.yaml"],
+    "config-confirm-none": ["config", "confirm"],
+    "config-rollback": ["config", "rollback", "6", "--reason", "limit was too low"],
+    "config-rollback-unknown": ["config", "rollback", "99"],
+    "config-validate": ["config", "validate", "new.yaml"],
+    "config-validate-invalid": ["config", "validate", "bad.yaml"],
+    "config-validate-invalid-json": ["config", "validate", "bad.yaml", "-o", "json"],
+    "audit-list": ["audit", "list"],
+    "audit-verify": ["audit", "verify"],
+    "unknown-verb": ["statu"],
+    "no-token": ["--token-file", "none.token", "status"],
+    "bad-admin": ["--admin", "localhost", "status"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "new.yaml").write_text(CONFIG)
+    (tmp_path / "bad.yaml").write_text("bad: 1\nupstream: {endpoints: ['http://127.0.0.1:9000'], connect_timeout: 5}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def admin(folder: Path) -> Iterator[str]:
+    with admin_server() as url:
+        yield url
+
+
+def run(url: str, argv: list[str], **environ: str) -> str:
+    """Return a transcript: the command line, what was printed where, the exit code."""
+    runner = CliRunner(env={"COLUMNS": "120", "TERM": "dumb", "SIDECAR_TOKEN": SECRETS["admin"]} | environ)
+    given = argv if "--admin" in argv else ["--admin", url, *argv]
+    result = runner.invoke(app, given, prog_name="sidecar")
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    shown = " ".join(f"'{word}'" if " " in word else word for word in argv)
+    parts = [f"$ sidecar {shown}", result.stdout.rstrip("\n")]
+    if result.stderr:
+        parts += ["--- stderr", result.stderr.rstrip("\n")]
+    return "\n".join(line.rstrip() for line in "\n".join([*parts, f"--- exit {result.exit_code}", ""]).split("\n"))
+
+
+def compare(name: str, actual: str) -> None:
+    file = FOLDER / f"{name}.txt"
+    if os.environ.get("GOLDEN_UPDATE"):
+        file.write_text(actual, encoding="utf-8")
+    assert actual == file.read_text(encoding="utf-8"), f"GOLDEN_UPDATE=1 pytest tests/golden, if {name} is wanted so"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_verb(name: str, admin: str) -> None:
+    """Each verb prints what its golden file says."""
+    compare(name, run(admin, CASES[name]).replace(admin, "http://127.0.0.1:9901"))
+
+
+def test_quiet_status(folder: Path) -> None:
+    """When nothing is wrong, the first line of status says so."""
+    control = MemoryControl()
+    control.status = lambda: d.QUIET_STATUS
+    with admin_server(control) as url:
+        compare("status-quiet", run(url, ["status"]))
+
+
+def test_status_of_a_troubled_sidecar(folder: Path) -> None:
+    """What is wrong with the sidecar itself stands in status, each with what to type."""
+    control = MemoryControl()
+    control.status = lambda: {
+        **d.QUIET_STATUS,
+        "mode": "observe",
+        "config": {**d.STATUS["config"], "diverged_from_file": True, "confirm_by_time": "2026-03-01T03:21:30Z"},
+        "workers": [d.WORKER, {"worker": 1, "up": False}],
+        "store": {"ok": False, "problem": "the disk is full"},
+        "receivers": [{**d.RECEIVER, "lost": 2, "problem": "answered 500"}],
+    }
+    with admin_server(control) as url:
+        compare("status-troubled", run(url, ["status"]))
+
+
+def test_unreachable(folder: Path, unused_tcp_port: int) -> None:
+    """No sidecar at the address: exit 3, and how to start one."""
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    compare("unreachable", run(url, ["status"]).replace(url, "http://127.0.0.1:9901"))
+
+
+def test_wrong_token(admin: str) -> None:
+    """A token that is not valid: exit 1, and how to give one."""
+    compare("wrong-token", run(admin, ["status"], SIDECAR_TOKEN="nonsense"))
+
+
+def test_too_low_a_role(admin: str) -> None:
+    """A token of a lower role: exit 1, and which role is needed."""
+    compare("low-role", run(admin, ["config", "apply", "new.yaml"], SIDECAR_TOKEN=SECRETS["operator"]))
+
+
+def test_no_golden_file_is_left_over() -> None:
+    """Every golden file belongs to a case."""
+    extra = {"status-quiet", "status-troubled", "unreachable", "wrong-token", "low-role"}
+    assert {file.stem for file in FOLDER.iterdir()} == set(CASES) | extra

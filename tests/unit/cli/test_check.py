@@ -1,0 +1,74 @@
+"""`sidecar check` finds before a start what would stop it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sidecar.cli.app import app
+
+
+@pytest.fixture
+def upstream() -> socket.socket:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def check(file: Path) -> tuple[int, dict[str, dict]]:
+    result = CliRunner(env={"COLUMNS": "100"}).invoke(app, ["check", "-c", str(file), "-o", "json"])
+    answer = json.loads(result.stdout)
+    assert answer["ok"] == (result.exit_code == 0)
+    return result.exit_code, {row["check"]: row for row in answer["checks"]}
+
+
+def written(folder: Path, upstream_port: int, *, listen: str = "127.0.0.1:0", state: str | None = None) -> Path:
+    file = folder / "sidecar.yaml"
+    file.write_text(
+        f"listen: {listen}\nobserve: 127.0.0.1:0\nadmin: {{listen: 127.0.0.1:0}}\nstate: {state or folder / 'var'}\n"
+        f"upstream: {{endpoints: ['http://127.0.0.1:{upstream_port}']}}\n"
+    )
+    return file
+
+
+def test_all_is_well(tmp_path: Path, upstream: socket.socket) -> None:
+    """A file that would start passes every check."""
+    code, rows = check(written(tmp_path, upstream.getsockname()[1]))
+    assert (code, [row["ok"] for row in rows.values()]) == (0, [True] * 6)
+
+
+def test_taken_port_and_missing_upstream(tmp_path: Path, upstream: socket.socket, unused_tcp_port: int) -> None:
+    """A port in use and an upstream that does not answer are found together, each with its remedy."""
+    taken = f"127.0.0.1:{upstream.getsockname()[1]}"
+    code, rows = check(written(tmp_path, unused_tcp_port, listen=taken))
+    bad = {name: row for name, row in rows.items() if not row["ok"]}
+    assert (code, set(bad)) == (
+        1,
+        {f"listen {taken} is free", f"upstream 127.0.0.1:{unused_tcp_port} accepts connections"},
+    )
+    assert all(row["problem"] and row["hint"] for row in bad.values())
+
+
+def test_invalid_file(tmp_path: Path) -> None:
+    """Every error of the file is a finding with its place."""
+    file = tmp_path / "bad.yaml"
+    file.write_text("bad: 1\nworkers: none\n")
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["check", "-c", str(file)])
+    assert (result.exit_code, "1:1: bad" in result.stdout, "2:10: workers" in result.stdout) == (1, True, True)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A file that is not there is a finding, not a stack trace."""
+    code, rows = check(tmp_path / "none.yaml")
+    [row] = rows.values()
+    assert (code, row["problem"]) == (1, "No such file or directory")
+
+
+def test_state_that_is_no_directory(tmp_path: Path, upstream: socket.socket) -> None:
+    """A state that cannot be written is found."""
+    (tmp_path / "file").touch()
+    code, rows = check(written(tmp_path, upstream.getsockname()[1], state=str(tmp_path / "file" / "var")))
+    assert (code, [row["ok"] for row in rows.values()][-1]) == (1, False)
