@@ -59,6 +59,7 @@ from sidecar.store.key import load_install_key
 from sidecar.supervise.say import say
 
 BACKLOG: Final = 4096
+HEARTBEAT_S: Final = 1.0
 TURN_S: Final = 0.25
 TURNS_A_SECOND: Final = 4
 INVALID: Final = 2
@@ -127,6 +128,7 @@ class Worker:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._servers: list[asyncio.Server] = []
         self._left = asyncio.Event()
+        self._news = asyncio.Event()
         self._drain = compiled.drain
         self._leaving = False
         self._sequence = 0
@@ -164,6 +166,7 @@ class Worker:
         """Begin to leave: see the table above."""
         if not self._leaving:
             self._leaving = True
+            self._news.set()
             drain = self._drain
             self._start(
                 self._drained(
@@ -307,6 +310,7 @@ class Worker:
         reader, writer = await asyncio.open_unix_connection(sock=heart)
         orders = asyncio.create_task(self._obey(reader))
         while not orders.done():
+            self._news.clear()
             plane = self.plane
             line = {
                 "ready": not self._leaving,
@@ -316,7 +320,7 @@ class Worker:
             }
             writer.write(json.dumps(line).encode() + b"\n")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(orders), 1.0)
+                await asyncio.wait_for(self._news.wait(), HEARTBEAT_S)
         os._exit(0)  # the supervisor is gone: nobody is left to end this process in order
 
     async def _obey(self, reader: asyncio.StreamReader) -> None:
@@ -324,6 +328,8 @@ class Worker:
             while line := await reader.readline():
                 if json.loads(line).get("do") == "drain":
                     self.leave()
+                self._news.set()  # any line is answered at once
+        self._news.set()
 
 
 def compiled_for(told: Told, boot: BootConfig | None) -> Compiled:

@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 20.0
@@ -40,7 +41,7 @@ class Worker:
     _buffer: bytes = b""
     _last: Mapping[str, Any] = field(default_factory=dict)
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -65,12 +66,22 @@ class Worker:
         self._last = json.loads(line)
         return self._last
 
-    def wait_for(self, **wanted: object) -> Mapping[str, Any]:
-        """Wait for a heartbeat in which every named fact has the wanted value."""
-        for _ in range(20):
+    def ask(self) -> Mapping[str, Any]:
+        """Return what it says of itself now."""
+        self.tell(do="tell")
+        self.beat()  # the answer, or an older line
+        self.tell(do="tell")
+        return self.beat()
+
+    def wait_for(self, timeout_s: float = START_S, **wanted: object) -> Mapping[str, Any]:
+        """Wait until every named fact of its heartbeat has the wanted value; it is asked all the time."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
             said = self.beat()
             if all(said.get(name) == value for name, value in wanted.items()):
                 return said
+            time.sleep(0.01)
+            self.tell(do="tell")
         raise AssertionError(f"never {wanted}, last {self._last}")
 
     def tell(self, **order: object) -> None:
@@ -86,7 +97,7 @@ class Worker:
 
     def descriptors(self) -> int:
         """Count its open files."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
 
     def cpu_s(self) -> tuple[float, float]:
         """Return (user, system) seconds so far."""
