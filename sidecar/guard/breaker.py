@@ -71,7 +71,7 @@ class Asked(Protocol):
     """What the breaker reads and writes of a ticket."""
 
     generation: int
-    first_byte_at: float
+    first_byte_at: float | None
     slow: bool
     trial: bool
 
@@ -260,7 +260,7 @@ class Breaker:
         for ticket, deadline in list(self._probes.items()):
             if now >= deadline and self._probes.pop(ticket, None) is not None:
                 ticket.generation = NOT_COUNTED
-                self._probed(now, success=ticket.first_byte_at > 0.0, trial=False)
+                self._probed(now, success=ticket.first_byte_at is not None, trial=False)
 
     # --- moves ---------------------------------------------------------------------------------------------------
 

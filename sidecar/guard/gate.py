@@ -50,7 +50,7 @@ class Gate:
 
     def __init__(self, directive: Directive, *, sampled: bool, bucket: Bucket | None, workers: int) -> None:
         self._credit = 1.0 - min(1.0, directive.share_ratio or 0.0)
-        self._since = 0
+        self._since = _SAMPLE_EVERY  # the first request is a trial
         self._last_passed_at = _NEVER
         self.held = self.passed = 0
         self._sampled = sampled

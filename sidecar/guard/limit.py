@@ -47,7 +47,7 @@ from sidecar.reasons import Reason, Refusal
 
 _EPSILON: Final = 1e-9  # s
 _PLENTY: Final = float("inf")
-_INSPECTED: Final = 8  # keys that one unknown key may look at for a place
+_INSPECTED: Final = 4  # keys that one unknown key may look at for a place
 _CLIENT, _ROUTE, _SERVICE = 1, 2, 4
 NAMES: Final = {_CLIENT: "client", _ROUTE: "route", _SERVICE: "service"}
 _RULES: Final = {_CLIENT: "limit.per_client", _ROUTE: "limit", _SERVICE: "service.limit"}
@@ -296,7 +296,7 @@ class Limits:
                 fewest, binding, debt_s = left, name, owed_s
         if not binding:
             return None
-        reset_s = ceil(debt_s) if debt_s > 0.0 else 0
+        reset_s = ceil(debt_s - _EPSILON) if debt_s > 0.0 else 0
         return self._policy_texts[binding], f'"{binding}";r={int(fewest + _EPSILON) if fewest > 0.0 else 0};t={reset_s}'
 
     def _rates(self, client: str, now: float) -> list[tuple[int, Rate, float]]:

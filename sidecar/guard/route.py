@@ -52,8 +52,8 @@ class RouteGuard:
         self._gates: dict[tuple[str, bool], Gate] = {}
         self._plain = True
         # Tickets that were sent and wait for their first byte, oldest first; those older than `slow` move to `_late`.
-        self._waiting: dict[Ticket, None] = {}
-        self._late: dict[Ticket, None] = {}
+        self._waiting: dict[Ticket, float] = {}
+        self._late: dict[Ticket, float] = {}
         self._slow_due_at = _NEVER  # no waiting ticket is older than `slow` before it
 
     def __repr__(self) -> str:
@@ -93,21 +93,21 @@ class RouteGuard:
 
     def sent(self, ticket: Ticket, now: float) -> None:
         """Note that the last byte of the request went upstream: from here on its age is upstream latency."""
-        if ticket.sent_at or ticket.settled:
+        if ticket.sent_at is not None or ticket.settled:
             return
         ticket.sent_at = now
-        if ticket.first_byte_at:
+        if ticket.first_byte_at is not None:
             return
         if not self._waiting and self._breaker is not None:
             self._slow_due_at = now + self._breaker.slow_s
-        self._waiting[ticket] = None
+        self._waiting[ticket] = now
 
     def first_byte(self, ticket: Ticket, now: float) -> None:
         """Note the first byte of the answer: its age ends here, so a stream of events is not slow."""
-        if ticket.first_byte_at or ticket.settled:
+        if ticket.first_byte_at is not None or ticket.settled:
             return
         ticket.first_byte_at = now
-        if ticket.sent_at:
+        if ticket.sent_at is not None:
             (self._late if ticket.slow else self._waiting).pop(ticket, None)
 
     def settle(
@@ -139,7 +139,7 @@ class RouteGuard:
         if ticket.beyond:
             concurrency.beyond -= ticket.beyond & 1
             service.beyond -= ticket.beyond >> 1
-        if ticket.sent_at and not ticket.first_byte_at:
+        if ticket.first_byte_at is None and ticket.sent_at is not None:
             (self._late if ticket.slow else self._waiting).pop(ticket, None)
         if breaker is not None and ticket.generation == breaker.generation:
             breaker.record(ticket, outcome, now, latency_s, client_error=client_error)
@@ -154,7 +154,8 @@ class RouteGuard:
         ruling = self._ruling(client, now)
         self._find_late(now)
         would: list[Refusal] = []
-        refusal = self._ask_directives(ruling, now, would)
+        passed: list[Gate] = []
+        refusal = self._ask_directives(ruling, now, would, passed)
         if refusal is not None:
             return refusal
         if self._limits is not None:
@@ -169,8 +170,8 @@ class RouteGuard:
             if self._limits is not None:
                 self._limits.cancel(client)
             return refusal
-        self._hand_out(ticket, ruling, now)
         ticket.would = tuple(would)
+        self._hand_out(ticket, passed, now)
         return ticket
 
     def _ruling(self, client: str, now: float) -> rules.Ruling:
@@ -179,19 +180,24 @@ class RouteGuard:
         found = self._rules
         return _NO_RULING if found is None else found.clients.get(client, found.everyone)
 
-    def _ask_directives(self, ruling: rules.Ruling, now: float, would: list[Refusal]) -> Refusal | None:
+    def _ask_directives(
+        self, ruling: rules.Ruling, now: float, would: list[Refusal], passed: list[Gate]
+    ) -> Refusal | None:
         if ruling.override is not None:
             refusal = overrides.refusal(ruling.override, now)
             if refusal is not None:
                 ruling.override.hold()
                 return refusal
+            passed.append(ruling.override)
         if ruling.isolation is not None:
             refusal = isolations.refusal(ruling.isolation, now)
-            if refusal is not None:
-                ruling.isolation.hold()
-                if not (ruling.lenient or self._shared.observing):
-                    return refusal
-                would.append(refusal)
+            if refusal is None:
+                passed.append(ruling.isolation)
+                return None
+            ruling.isolation.hold()
+            if not (ruling.lenient or self._shared.observing):
+                return refusal
+            would.append(refusal)
         return None
 
     def _ask_concurrency(self, ticket: Ticket, would: list[Refusal], *, lenient: bool) -> Refusal | None:
@@ -219,15 +225,14 @@ class RouteGuard:
             return None
         return refusal
 
-    def _hand_out(self, ticket: Ticket, ruling: rules.Ruling, now: float) -> None:
+    def _hand_out(self, ticket: Ticket, passed: Sequence[Gate], now: float) -> None:
         self._concurrency.in_flight += 1
         self._service.in_flight += 1
         self._concurrency.beyond += ticket.beyond & 1
         self._service.beyond += ticket.beyond >> 1
-        for gate in (ruling.override, ruling.isolation):
-            if gate is not None:
-                gate.take(now)
-                ticket.directive = gate.directive.id
+        for gate in passed:
+            gate.take(now)
+            ticket.directive = gate.directive.id
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -239,14 +244,13 @@ class RouteGuard:
         if breaker is None:
             return
         late = []
-        for ticket in self._waiting:
-            if ticket.sent_at + breaker.slow_s > now:
-                self._slow_due_at = ticket.sent_at + breaker.slow_s
+        for ticket, sent_at in self._waiting.items():
+            if sent_at + breaker.slow_s > now:
+                self._slow_due_at = sent_at + breaker.slow_s
                 break
             late.append(ticket)
         for ticket in late:
-            del self._waiting[ticket]
-            self._late[ticket] = None
+            self._late[ticket] = self._waiting.pop(ticket)
             ticket.slow = True
             breaker.overdue(ticket, now)
         if late:
@@ -266,7 +270,9 @@ class RouteGuard:
         gates = [gate for (_, observing), gate in self._gates.items() if not observing]
         return RouteGauges(
             in_flight=self._concurrency.in_flight,
-            waiting_ages_s=tuple(now - ticket.sent_at for held in (self._late, self._waiting) for ticket in held),
+            waiting_ages_s=tuple(
+                now - sent_at for waiting in (self._late, self._waiting) for sent_at in waiting.values()
+            ),
             breaker=BreakerState.CLOSED if breaker is None else breaker.state,
             generation=0 if breaker is None else breaker.generation,
             trips=0 if breaker is None else breaker.trips,

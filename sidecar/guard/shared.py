@@ -42,8 +42,8 @@ class Shared:
 
     @property
     def observing(self) -> bool:
-        """Tell whether every control only counts."""
-        return self.policy.mode is Mode.OBSERVE
+        """Tell whether isolations only count: every mode but `enforce`."""
+        return self.policy.mode is not Mode.ENFORCE
 
     def apply(self, policy: GuardPolicy, now: float) -> None:
         """Go on under *policy*."""

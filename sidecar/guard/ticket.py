@@ -12,7 +12,7 @@ class Ticket:
 
     Attributes:
         client: The client key.
-        admitted_at, sent_at, first_byte_at: Monotonic seconds; 0 before it happened.
+        admitted_at, sent_at, first_byte_at: Monotonic seconds; None before it happened.
         would: What observing controls would have answered.
         directive: The isolation or override whose share let it pass.
         generation: The breaker's at admission; `NOT_COUNTED` when no breaker listens.
@@ -30,8 +30,8 @@ class Ticket:
     def __init__(self, client: str, now: float) -> None:
         self.client = client
         self.admitted_at = now
-        self.sent_at = 0.0
-        self.first_byte_at = 0.0
+        self.sent_at: float | None = None
+        self.first_byte_at: float | None = None
         self.generation = NOT_COUNTED
         self.beyond = 0
         self.settled = self.slow = self.trial = False
@@ -39,18 +39,13 @@ class Ticket:
         self.directive: str | None = None
 
     def __repr__(self) -> str:
-        state = (
-            "settled"
-            if self.settled
-            else "first byte"
-            if self.first_byte_at
-            else "sent"
-            if self.sent_at
-            else "admitted"
-        )
+        moments = (("settled", self.settled), ("first byte", self.first_byte_at), ("sent", self.sent_at))
+        state = next((name for name, value in moments if value is not None and value is not False), "admitted")
         return f"<Ticket {self.client} {state} g{self.generation}>"
 
     @property
     def latency_s(self) -> float | None:
         """Return last request byte sent → first response byte; None when there was none."""
-        return self.first_byte_at - self.sent_at if self.first_byte_at and self.sent_at else None
+        if self.first_byte_at is None or self.sent_at is None:
+            return None
+        return self.first_byte_at - self.sent_at

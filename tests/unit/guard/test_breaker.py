@@ -1,0 +1,536 @@
+from __future__ import annotations
+
+import pytest
+
+from sidecar.facts import BreakerState, Mode, Scope
+from sidecar.guard.breaker import jittered
+from sidecar.guard.guard import Ticket
+from tests.support.playbook import (
+    BREAKER_OPEN,
+    CANCELLED,
+    FAILURE,
+    IGNORED,
+    PENDING,
+    ROUTE,
+    SUCCESS,
+    Admit,
+    Playbook,
+    Refuse,
+    breaker,
+    isolation,
+    service,
+    shares,
+)
+
+NO = Refuse(BREAKER_OPEN)
+
+
+def opened(**numbers: object) -> Playbook:
+    """Return a playbook whose breaker tripped at 0.0 by seven failures."""
+    play = Playbook(breaker(**numbers))
+    return play.at(0.0).send(7, outcome=FAILURE)
+
+
+def half_open(**numbers: object) -> Playbook:
+    """Return a playbook whose breaker is about to half-open at 5.0."""
+    return opened(**numbers).at(5.0)
+
+
+def closed_again(**numbers: object) -> Playbook:
+    """Return a playbook whose breaker closed at 5.0 by eight good probes."""
+    return half_open(**numbers).send(8)
+
+
+def test_half_open_admits_exactly_the_probes() -> None:
+    """
+    After the cool-down five probes pass and the sixth request is refused until one returns.
+    """
+    play = Playbook(breaker(consecutive=7, open_s=5, probes=5))
+
+    play.at(0.0).send(7, outcome=FAILURE)
+    play.at(0.1).expect(Refuse(BREAKER_OPEN, retry_after_s=pytest.approx(4.9)))
+    play.at(5.1).send(5, outcome=PENDING).expect(NO)
+    play.end(1).send(1, outcome=PENDING).expect(NO)
+
+
+# --- trips -------------------------------------------------------------------------------------------------------
+
+
+def test_trips_on_consecutive_failures_and_not_one_before() -> None:
+    """
+    Six failures in a row do not trip, the seventh does.
+    """
+    play = Playbook(breaker()).at(0.0).send(6, outcome=FAILURE)
+    assert play.tick() == []
+    play.send(outcome=FAILURE).expect(NO)
+    assert play.tick() == ["consecutive"]
+
+
+def test_trips_at_exactly_the_error_ratio() -> None:
+    """
+    10 failures of 20 are compared with ≥: they trip, also when the twentieth outcome is a success.
+    """
+    play = Playbook(breaker()).at(0.0)
+    for _ in range(9):
+        play.send(outcome=FAILURE).send()
+    play.send(outcome=FAILURE)
+    assert play.state == "closed"
+    play.send().expect(NO)
+    assert play.tick() == ["error_ratio"]
+
+
+def test_never_trips_under_the_minimum_sample() -> None:
+    """
+    One failure of one request is no ratio.
+    """
+    play = Playbook(breaker(consecutive=0)).at(0.0).send(19, outcome=FAILURE)
+    assert play.state == "closed"
+
+
+def test_trips_on_slow_successes() -> None:
+    """
+    16 of 20 answers slower than `slow` trip although none failed.
+    """
+    play = Playbook(breaker(slow_s=1.0)).at(0.0).send(4, latency_s=0.1)
+    play.send(15, latency_s=1.0)
+    assert play.state == "closed"
+    play.send(latency_s=2.0)
+    assert play.tick() == ["slow_ratio"]
+
+
+def test_a_hang_counts_as_slow_before_it_ends() -> None:
+    """
+    Twenty requests without a first byte trip as soon as their age passes `slow`, each counted once.
+    """
+    play = Playbook(breaker(slow_s=1.0)).at(0.0).send(20, outcome=PENDING)
+    assert play.at(0.9).tick() == []
+    assert play.at(1.0).tick() == ["slow_ratio"]
+    play.end(outcome=FAILURE, latency_s=1.0)
+    assert play.tick() == []
+
+
+def test_a_hang_is_found_by_the_next_request_too() -> None:
+    """
+    The age is looked at on admission, not only four times a second.
+    """
+    Playbook(breaker(slow_s=1.0)).at(0.0).send(20, outcome=PENDING).at(1.0).expect(NO)
+
+
+def test_a_stream_is_not_slow() -> None:
+    """
+    The age of a request ends at its first byte, so a stream of events never counts as slow.
+    """
+    play = Playbook(breaker(slow_s=1.0)).at(0.0).send(20, outcome=PENDING)
+    for route, ticket in play.pending:
+        route.first_byte(ticket, 0.5)
+    assert play.at(60.0).tick() == []
+    assert not any(ticket.slow for _, ticket in play.pending)
+
+
+def test_an_upload_is_not_slow() -> None:
+    """
+    The time before the last request byte was sent is the client's, not the upstream's.
+    """
+    play = Playbook(breaker(slow_s=1.0)).at(0.0)
+    tickets = [play.route.admit("k1", 0.0) for _ in range(20)]
+    assert play.at(60.0).tick() == []
+    assert all(isinstance(ticket, Ticket) and not ticket.slow for ticket in tickets)
+
+
+def test_ignored_neither_feeds_nor_resets() -> None:
+    """
+    A 404 between failures does not start the row anew (nora#614), and alone it never trips.
+    """
+    play = Playbook(breaker()).at(0.0).send(6, outcome=FAILURE).send(50, outcome=IGNORED, client_error=True)
+    assert play.state == "closed"
+    play.send(outcome=FAILURE).expect(NO)
+
+
+def test_cancelled_is_not_an_outcome() -> None:
+    """
+    What never reached the upstream says nothing about it.
+    """
+    play = Playbook(breaker()).at(0.0).send(100, outcome=CANCELLED)
+    assert play.state == "closed"
+    assert play.route.breaker is not None
+    assert play.route.breaker.ring.judged == 0
+
+
+def test_a_success_ends_the_row() -> None:
+    """
+    Six failures, a success, six failures: no trip by the row.
+    """
+    play = Playbook(breaker(min_requests=100)).at(0.0)
+    play.send(6, outcome=FAILURE).send().send(6, outcome=FAILURE)
+    assert play.state == "closed"
+
+
+def test_old_failures_leave_the_window() -> None:
+    """
+    Failures older than the window do not count in a ratio.
+    """
+    play = Playbook(breaker(consecutive=0)).at(0.0).send(19, outcome=FAILURE)
+    play.at(10.1).send(19).send(1, outcome=FAILURE)
+    assert play.state == "closed"
+
+
+# --- open --------------------------------------------------------------------------------------------------------
+
+
+def test_open_admits_nothing_until_its_time() -> None:
+    """
+    Open means blocking, and Retry-After is the time to the probes.
+    """
+    play = opened()
+    for now in (0.0, 1.0, 4.999):
+        play.at(now).expect(Refuse(BREAKER_OPEN, retry_after_s=pytest.approx(5.0 - now), rule="breaker"))
+
+
+def test_leaves_open_by_time_without_any_request() -> None:
+    """
+    An idle route does not stay open for ever (resilience4j#347).
+    """
+    play = opened().at(5.0)
+    play.tick()
+    assert play.state == "half_open"
+
+
+def test_open_time_doubles_to_its_maximum() -> None:
+    """
+    Each trip in a row stays open twice as long, up to `max_open`.
+    """
+    play, now = opened(max_open_s=60.0), 0.0
+    waits = []
+    for _ in range(6):
+        trip = play.guard.tick(now)[-1]
+        waits.append(trip.open_s)
+        now = trip.at + trip.open_s
+        play.at(now).send(3, outcome=FAILURE)
+    assert waits == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+
+
+def test_a_healthy_window_takes_one_step_back() -> None:
+    """
+    After two trips and one healthy window the next trip is open as long as the second, not the third.
+    """
+    play = closed_again(ramp=(1.0,)).send(7, outcome=FAILURE)
+    play.at(15.0).send(8)
+    play.tick()
+    play.at(24.0).send(20)
+    play.at(25.0).tick()
+    play.send(7, outcome=FAILURE)
+    assert [trip.open_s for trip in play.guard.tick(25.0)] == [10.0]
+
+
+def test_a_window_without_traffic_is_not_healthy() -> None:
+    """
+    Silence takes no step back, but a trip ten times older than `max_open` is forgotten.
+    """
+    play = closed_again(ramp=(1.0,))
+    play.at(100.0).tick()
+    play.send(7, outcome=FAILURE)
+    assert [trip.open_s for trip in play.guard.tick(100.0)] == [10.0]
+    play.guard.reset_breaker(ROUTE, 101.0)
+    play.at(5000.0).send(7, outcome=FAILURE)
+    assert [trip.open_s for trip in play.guard.tick(5000.0)] == [5.0]
+
+
+def test_a_trip_long_ago_is_forgotten() -> None:
+    """
+    A trip older than ten times `max_open` does not make the next one longer.
+    """
+    play = closed_again(ramp=(1.0,)).at(3001.0).send(7, outcome=FAILURE)
+    assert [trip.open_s for trip in play.guard.tick(3001.0)][-1] == 5.0
+
+
+def test_reset_by_hand_closes_at_once() -> None:
+    """
+    A reset closes without a ramp and forgets the doubling (envoy#6016, #17147).
+    """
+    play = opened()
+    play.guard.reset_breaker(ROUTE, 1.0)
+    play.at(1.0).send(50).send(7, outcome=FAILURE)
+    assert [trip.open_s for trip in play.guard.tick(1.0)] == [5.0, 5.0]
+
+
+def test_another_workers_trip_opens_this_one() -> None:
+    """
+    A told breaker blocks until the given moment, and does not report a trip of its own.
+    """
+    play = Playbook(breaker()).at(1.0)
+    play.guard.open_breaker(ROUTE, 7.5, "9 of 20 failed", 1.0)
+    play.expect(Refuse(BREAKER_OPEN, retry_after_s=pytest.approx(6.5)))
+    assert play.tick() == []
+    assert play.guard.gauges(ROUTE, 1.0).trips == 0
+    play.guard.open_breaker(ROUTE, 6.0, "later", 1.1)
+    play.at(7.4).expect(NO).at(7.5).send(outcome=PENDING)
+
+
+def test_jitter_takes_up_to_half_and_is_repeatable() -> None:
+    """
+    The time open is a function of seed, scope and generation, between half and all of what was wanted.
+    """
+    waits = [jittered(8.0, "install", ROUTE, generation) for generation in range(200)]
+    assert waits == [jittered(8.0, "install", ROUTE, generation) for generation in range(200)]
+    assert 4.0 <= min(waits) < 4.5
+    assert 7.5 < max(waits) <= 8.0
+    assert jittered(8.0, "install", ROUTE, 1) != jittered(8.0, "other", ROUTE, 1)
+
+
+# --- half open ---------------------------------------------------------------------------------------------------
+
+
+def test_closes_after_eight_of_ten() -> None:
+    """
+    Two failed probes among ten do not keep it open.
+    """
+    play = half_open().send(2, outcome=FAILURE).send(7)
+    assert play.state == "half_open"
+    play.send()
+    assert play.state == "closed"
+
+
+def test_reopens_on_the_third_failure() -> None:
+    """
+    One or two unlucky probes decide nothing, the third does.
+    """
+    play = half_open().send(5).send(2, outcome=FAILURE)
+    assert play.state == "half_open"
+    play.send(outcome=FAILURE).expect(Refuse(BREAKER_OPEN, retry_after_s=pytest.approx(10.0)))
+    assert play.tick() == ["consecutive", "probes"]
+
+
+def test_one_lucky_probe_does_not_close() -> None:
+    """
+    A single success leaves it half open (Polly#2381, Sentinel#2370).
+    """
+    play = half_open().send()
+    assert play.state == "half_open"
+
+
+def test_a_404_is_a_sign_of_life_while_half_open() -> None:
+    """
+    A route of 404s closes again; an ignored outcome that is no 4xx stays neutral.
+    """
+    play = half_open().send(20, outcome=IGNORED)
+    assert play.state == "half_open"
+    play.send(8, outcome=IGNORED, client_error=True)
+    assert play.state == "closed"
+
+
+def test_a_slow_success_is_a_failed_probe() -> None:
+    """
+    A breaker that slowness tripped does not close on slow answers.
+    """
+    play = half_open(slow_s=1.0).send(3, latency_s=1.5)
+    assert play.state == "open"
+
+
+@pytest.mark.parametrize("outcome", [SUCCESS, FAILURE, IGNORED, CANCELLED])
+def test_every_way_out_returns_the_probe(outcome: object) -> None:
+    """
+    Whatever became of a probe, its slot is free again.
+    """
+    play = half_open().send(5, outcome=PENDING).expect(NO)
+    play.end(1, outcome=outcome)  # type: ignore[arg-type]
+    play.send(1, outcome=PENDING).expect(NO)
+
+
+def test_a_probe_that_hangs_returns_its_slot_as_a_failure() -> None:
+    """
+    At its deadline a probe without a first byte has failed; its late outcome is dropped.
+    """
+    play = half_open(probe_timeout_s=10.0).send(2, outcome=PENDING)
+    play.at(15.0).tick()
+    assert play.state == "half_open"
+    assert play.route.breaker is not None
+    assert play.route.breaker.probing == 0
+    play.end(2).send(6)
+    assert play.state == "half_open"
+    play.send(outcome=FAILURE)
+    assert play.state == "open"
+
+
+def test_a_probe_that_streams_is_a_success_at_its_deadline() -> None:
+    """
+    A route of endless streams closes too: what has a first byte at its deadline works.
+    """
+    play = half_open(probe_timeout_s=10.0, close_successes=5).send(5, outcome=PENDING)
+    for route, ticket in play.pending:
+        route.first_byte(ticket, 5.2)
+    play.at(15.0).expect(Admit())
+    assert play.state == "closed"
+
+
+def test_three_hanging_probes_open_again_on_the_next_request() -> None:
+    """
+    Deadlines also act when a request asks, not only in the tick.
+    """
+    half_open(probe_timeout_s=10.0).send(5, outcome=PENDING).at(15.0).expect(Refuse(BREAKER_OPEN, pytest.approx(10.0)))
+
+
+def test_an_outcome_of_an_older_generation_is_dropped() -> None:
+    """
+    Requests from before the trip neither close nor re-open it (Polly#217).
+    """
+    play = Playbook(breaker()).at(0.0).send(20, outcome=PENDING).send(7, outcome=FAILURE)
+    play.at(5.0).send(1, outcome=PENDING)
+    play.end(20, outcome=FAILURE)
+    assert play.state == "half_open"
+    play.end(1)
+    assert play.state == "half_open"
+
+
+# --- the ramp ----------------------------------------------------------------------------------------------------
+
+
+def test_ramps_on_evidence() -> None:
+    """
+    After closing 25, 50, 75 and 100 % pass, each step after its time and eight successes.
+    """
+    play = closed_again()
+    passed = [sum(shares(play, 200, 0.01)) / 200 for _ in range(4)]
+    assert passed == pytest.approx([0.25, 0.5, 0.75, 1.0], abs=0.02)
+
+
+def test_time_alone_does_not_climb() -> None:
+    """
+    An hour without a request leaves the ramp where it was.
+    """
+    play = closed_again().at(3600.0)
+    play.tick()
+    assert play.route.breaker is not None
+    assert play.route.breaker.share == 0.25
+
+
+def test_successes_alone_do_not_climb() -> None:
+    """
+    A hundred successes within one instant do not make the step shorter than its time.
+    """
+    play = closed_again()
+    play.passed(400)
+    assert play.route.breaker is not None
+    assert play.route.breaker.share == 0.25
+
+
+def test_a_step_that_fails_does_not_climb() -> None:
+    """
+    With a third of failures (half of the error ratio is a quarter) the step starts to count anew.
+    """
+    play = closed_again()
+    for second in range(10, 40):
+        play.at(float(second)).send(outcome=FAILURE if second % 3 == 0 else SUCCESS)
+    assert play.route.breaker is not None
+    assert play.route.breaker.share == 0.25
+
+
+def test_a_quiet_route_is_not_held_by_its_ramp() -> None:
+    """
+    One request a second always passes: a ramp guards against a flood, not against a trickle.
+    """
+    play = closed_again().at(10.0)
+    assert all(shares(play, 8, 1.0))
+
+
+def test_a_failing_ramp_trips_again() -> None:
+    """
+    The three trip rules hold on the ramp, and the doubling goes on.
+    """
+    play = closed_again()
+    for second in range(10, 17):
+        play.at(float(second)).send(outcome=FAILURE)
+    play.expect(Refuse(BREAKER_OPEN, pytest.approx(10.0)))
+
+
+# --- beside an isolation -----------------------------------------------------------------------------------------
+
+
+def test_trials_of_an_isolation_bypass_the_open_breaker_and_close_it() -> None:
+    """
+    Under an isolation of the route its trials are the probes, and only the isolation ramps.
+    """
+    play = opened().at(1.0).direct(isolation(Scope.route(ROUTE), share=0.5))
+    assert sum(shares(play, 20, 0.01)) == 10
+    assert play.state == "open"
+    play.at(5.0)
+    assert sum(shares(play, 16, 0.01)) == 8
+    assert play.state == "closed"
+    play.direct()
+    assert sum(shares(play, 100, 0.01)) == 100
+
+
+def test_failing_trials_open_again() -> None:
+    """
+    Three failed trials while half open are three failed probes.
+    """
+    play = opened().at(5.0).direct(isolation(Scope.route(ROUTE), share=1.0))
+    for _ in range(3):
+        ticket = play.route.admit("k1", 5.0)
+        assert isinstance(ticket, Ticket)
+        play.route.settle(ticket, FAILURE, 5.0)
+    assert play.tick() == ["consecutive", "probes"]
+
+
+def test_an_isolated_client_does_not_bypass() -> None:
+    """
+    The sample of one client is no probe of the whole route.
+    """
+    opened().at(1.0).direct(isolation(Scope.client(ROUTE, "k1"), share=1.0)).expect(NO)
+
+
+# --- observing and live changes ----------------------------------------------------------------------------------
+
+
+def test_an_observing_breaker_counts_and_never_refuses() -> None:
+    """
+    Open, it lets all pass and says what it would have done; those do not count as its probes.
+    """
+    play = Playbook(breaker(mode=Mode.OBSERVE)).at(0.0)
+    play.send(7, outcome=FAILURE).expect(Admit(would=(BREAKER_OPEN,)))
+    [trip] = play.guard.tick(0.0)
+    assert not trip.enforced
+    play.at(5.0).send(5, outcome=PENDING).expect(Admit(would=(BREAKER_OPEN,)))
+    play.end(5)
+    assert play.state == "half_open"
+
+
+def test_a_live_change_keeps_the_state() -> None:
+    """
+    Another number in the policy neither closes an open breaker nor forgets its generation.
+    """
+    play = opened()
+    before = play.guard.gauges(ROUTE, 0.0)
+    play.at(1.0).apply(breaker(consecutive=9, window_s=20.0)).expect(Refuse(BREAKER_OPEN, pytest.approx(4.0)))
+    assert play.guard.gauges(ROUTE, 0.0) == before
+
+
+def test_a_breaker_that_comes_back_starts_a_new_generation() -> None:
+    """
+    Switched off and on again it is closed, and outcomes from before do not count.
+    """
+    play = opened().at(1.0)
+    generation = play.guard.gauges(ROUTE, 1.0).generation
+    play.apply(service()).send(3, outcome=PENDING)
+    assert play.guard.gauges(ROUTE, 1.0).breaker is BreakerState.CLOSED
+    play.apply(breaker()).end(outcome=FAILURE).send(6, outcome=FAILURE)
+    assert play.state == "closed"
+    assert play.guard.gauges(ROUTE, 1.0).generation > generation
+
+
+def test_time_going_backwards_grants_nothing() -> None:
+    """
+    A clock that steps back neither half-opens the breaker nor empties its window.
+    """
+    play = Playbook(breaker(consecutive=0)).at(100.0).send(10, outcome=FAILURE)
+    play.at(50.0).send(10, outcome=FAILURE).expect(NO)
+    play.at(0.0).expect(NO)
+    play.tick()
+    assert play.state == "open"
+
+
+def test_repr_names_state_generation_and_counts() -> None:
+    """
+    A breaker says in one line what a person needs to know of it.
+    """
+    play = Playbook(breaker()).at(0.0).send(2, outcome=FAILURE)
+    assert repr(play.route.breaker) == "<Breaker checkout closed g0 probes=0 <Ring failures=2/2 slow=0/0>>"
