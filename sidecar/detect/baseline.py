@@ -35,7 +35,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping
 from math import exp, log, sqrt
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from sidecar.detect.keep import Document, Names, keep, revive
 
@@ -76,45 +76,22 @@ def margin(bad: float, ratio: float) -> float:
     return max(MARGIN, log(upper) / sqrt(1 - min(ratio, 0.99)))
 
 
-class _Scale:
-    """Pearson's dispersion over blocks of one length."""
-
-    __slots__ = ("bad", "blocks", "requests", "square", "variance")
-    KEPT: ClassVar[Names] = ("requests", "bad", "square", "variance", "blocks")
-    TIMES: ClassVar[Names] = ()
-
-    def __init__(self) -> None:
-        self.requests = self.bad = self.square = self.variance = self.blocks = 0.0
-
-    def add(self, requests: float, bad: float, fade: float) -> None:
-        self.requests = self.requests * fade + requests
-        self.bad = self.bad * fade + bad
-        ratio = (self.bad + 0.5) / (self.requests + 1)
-        variance = requests * ratio * (1 - ratio)
-        square = min((bad - requests * ratio) ** 2, 30 * max(variance, 1.0))  # one freak block says little
-        self.square = self.square * fade + square
-        self.variance = self.variance * fade + variance
-        self.blocks = self.blocks * fade + 1
-
-    @property
-    def value(self) -> float:
-        prior = max(3.0, 4 * self.variance / self.blocks) if self.blocks else 1.0
-        return (self.square + prior) / (self.variance + prior)
-
-
 class Dispersion:
-    """φ of one stream of blocks; `value` is ready to divide by."""
+    """
+    φ of one stream of blocks.
 
-    __slots__ = ("_bad", "_count", "_long", "_requests", "_short", "value")
-    KEPT: ClassVar[Names] = ("_requests", "_bad", "_count", "value")
-    TIMES: ClassVar[Names] = ()
+    Attributes:
+        value: Ready to divide by, 1 to 8.
+    """
+
+    # One array for both lengths: requests, bad, Σ(k − np)², Σ np(1 − p) and blocks of each, then requests, bad and short
+    # blocks of the long block that is not full yet.
+    __slots__ = ("_sums", "value")
     SHORT_FADE: ClassVar = 0.5 ** (1 / 120)
     LONG_FADE: ClassVar = 0.5 ** (1 / 36)
 
     def __init__(self) -> None:
-        self._short, self._long = _Scale(), _Scale()
-        self._requests = self._bad = 0.0
-        self._count = 0
+        self._sums = array("d", bytes(8 * 13))
         self.value = 1.0
 
     def __repr__(self) -> str:
@@ -122,49 +99,51 @@ class Dispersion:
 
     def add(self, requests: float, bad: float) -> None:
         """Take one short block; every tenth ends a long one."""
-        if requests:
-            self._short.add(requests, bad, self.SHORT_FADE)
-        self._requests += requests
-        self._bad += bad
-        self._count += 1
-        if self._count == BLOCKS:
-            if self._requests:
-                self._long.add(self._requests, self._bad, self.LONG_FADE)
-            self._requests = self._bad = 0.0
-            self._count = 0
-        self.value = min(max(self._short.value, self._long.value, 1.0), MAX_DISPERSION)
+        sums = self._sums
+        self._count(0, requests, bad, self.SHORT_FADE)
+        sums[10] += requests
+        sums[11] += bad
+        sums[12] += 1
+        if sums[12] >= BLOCKS:
+            self._count(5, sums[10], sums[11], self.LONG_FADE)
+            sums[10] = sums[11] = sums[12] = 0.0
+        self.value = min(max(_pearson(sums[:5]), _pearson(sums[5:10]), 1.0), MAX_DISPERSION)
+
+    def _count(self, base: int, requests: float, bad: float, fade: float) -> None:
+        """Add one block to the sums of its length, which begin at *base*."""
+        if not requests:
+            return
+        total, total_bad, square, variance, blocks = self._sums[base : base + 5]
+        total, total_bad = total * fade + requests, total_bad * fade + bad
+        ratio = (total_bad + 0.5) / (total + 1)
+        expected = requests * ratio * (1 - ratio)
+        surprise = min((bad - requests * ratio) ** 2, 30 * max(expected, 1.0))  # one freak block says little
+        self._sums[base : base + 5] = array(
+            "d", (total, total_bad, square * fade + surprise, variance * fade + expected, blocks * fade + 1)
+        )
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
-        return {**keep(self), "short": keep(self._short), "long": keep(self._long)}
+        return {"sums": list(self._sums), "value": self.value}
 
     def restore(self, row: Mapping[str, Any]) -> None:
         """Put a snapshot back."""
-        revive(self, row, 0.0)
-        revive(self._short, row["short"], 0.0)
-        revive(self._long, row["long"], 0.0)
+        self._sums, self.value = array("d", row["sums"]), row["value"]
 
 
-class Block:
-    """Counts of some seconds that wait: the sums by index, and when the last of the seconds ended."""
+def _pearson(sums: array[float]) -> float:
+    """Return φ of one length, shrunk towards 1 by a prior of four blocks."""
+    _, _, square, variance, blocks = sums
+    prior = max(3.0, 4 * variance / blocks) if blocks else 1.0
+    return (square + prior) / (variance + prior)
 
-    __slots__ = ("end_at", "seconds", "sums")
 
-    def __init__(self, width: int) -> None:
-        self.end_at = 0.0
-        self.seconds = 0.0
-        self.sums = array("f", bytes(4 * width))  # exact to 16 million; a block is a minute or two
+class Block(NamedTuple):
+    """Counts of some seconds that waited: when the last of them ended, how many they were, and the sums by index."""
 
-    def snapshot(self) -> list[float]:
-        """Return [end_at, seconds, …sums]."""
-        return [self.end_at, self.seconds, *self.sums]
-
-    @classmethod
-    def restored(cls, row: list[float], shift_s: float) -> Block:
-        """Return the block that `snapshot` described, moved by *shift_s*."""
-        block = cls(0)
-        block.end_at, block.seconds, block.sums = row[0] + shift_s, row[1], array("f", row[2:])
-        return block
+    end_at: float
+    seconds: float
+    sums: array[float]
 
 
 class Quarantine:
@@ -174,13 +153,13 @@ class Quarantine:
     `collect` adds to the open block, `release` returns the blocks whose time is over, oldest first, `drop` forgets all.
     """
 
-    __slots__ = ("_blocks", "_closed", "_open", "_width", "block_s", "length_s")
+    # Two flat arrays for all blocks, the open one last; sums in single precision, exact to 16 million.
+    __slots__ = ("_blocks", "_sums", "_times", "_width", "block_s", "length_s")
 
     def __init__(self, width: int, scale: float, blocks: int = BLOCKS) -> None:
         self._width, self._blocks = width, blocks
         self.resize(scale)
-        self._open = Block(width)
-        self._closed: list[Block] = []
+        self.drop()
 
     def resize(self, scale: float) -> None:
         """Wait *scale* times the full length from now on."""
@@ -189,39 +168,42 @@ class Quarantine:
 
     def collect(self, counts: Iterable[tuple[int, float]], at: float, elapsed_s: float) -> None:
         """Add one second's (index, count) pairs to the open block, and close it when it is long enough."""
-        block = self._open
-        block.end_at = at
-        block.seconds += elapsed_s
-        sums = block.sums
+        times, sums = self._times, self._sums
+        times[-2] = at
+        times[-1] += elapsed_s
+        base = len(sums) - self._width
         for i, count in counts:
-            sums[i] += count
-        if block.seconds >= self.block_s:
-            self._closed.append(block)
-            self._open = Block(self._width)
+            sums[base + i] += count
+        if times[-1] >= self.block_s:
+            times.extend((0.0, 0.0))
+            sums.frombytes(bytes(4 * self._width))
 
     def release(self, at: float, learnt_since: float) -> list[Block]:
         """Return the blocks that waited long enough: the full length, or half the baseline's age while it is young."""
         free = []
-        while self._closed:
-            end_at = self._closed[0].end_at
+        width = self._width
+        while len(self._times) > 2:
+            end_at, seconds = self._times[:2]
             if at - end_at < min(self.length_s, (end_at - learnt_since) / 2):
                 break
-            free.append(self._closed.pop(0))
+            free.append(Block(end_at, seconds, self._sums[:width]))
+            del self._times[:2], self._sums[:width]
         return free
 
     def drop(self) -> None:
         """Forget everything that waits."""
-        self._closed.clear()
-        self._open = Block(self._width)
+        self._times = array("d", (0.0, 0.0))
+        self._sums = array("f", bytes(4 * self._width))
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
-        return {"open": self._open.snapshot(), "closed": [block.snapshot() for block in self._closed]}
+        return {"times": list(self._times), "sums": list(self._sums)}
 
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
         """Put a snapshot back, its times moved by *shift_s*."""
-        self._open = Block.restored(row["open"], shift_s)
-        self._closed = [Block.restored(block, shift_s) for block in row["closed"]]
+        self._times, self._sums = array("d", row["times"]), array("f", row["sums"])
+        for i in range(0, len(self._times), 2):
+            self._times[i] += shift_s
 
 
 class RatioBaseline:
@@ -300,9 +282,8 @@ class RatioBaseline:
         if self.warm_at is None:
             return False
         free = self._quarantine.release(at, self.warm_at - self._warmup_s)
-        for block in free:
-            requests, bad = block.sums
-            self._absorb(requests, bad, block.seconds)
+        for _, seconds, (requests, bad) in free:
+            self._absorb(requests, bad, seconds)
         return bool(free)
 
     def _absorb(self, requests: float, bad: float, seconds: float) -> None:

@@ -11,7 +11,7 @@ Theory
     `Fading` is the present: the last seconds by e^(−age/τ).
 
 What can go wrong
-    The histogram is kept in blocks of 120 s while it waits: five of them are all that 16 KiB a route allow. φ is of
+    The histogram is kept in blocks of 200 s while it waits: three of them are all that 16 KiB a route allow. φ is of
     blocks of 60 s and 600 s as everywhere, and these skip the quarantine: a block that belongs to an undetected
     incident can raise φ, but is cut at 30 times its variance.
 """
@@ -39,7 +39,7 @@ from sidecar.measure.histogram import LAST, LOWER_S, SIZE, UPPER_S, index
 
 QUANTILES: Final = (0.5, 0.95, 0.99)
 LEVEL_DRIFT_PER_H: Final = 0.05
-HISTOGRAM_BLOCKS: Final = 5
+HISTOGRAM_BLOCKS: Final = 3
 MINUTE_S: Final = 60.0
 GROWN_REQUESTS: Final = 10_000.0
 
@@ -85,7 +85,7 @@ class LatencyBaseline:
         self._quarantine = Quarantine(SIZE, scale, HISTOGRAM_BLOCKS)
         self._block = [0.0] * 5  # seconds, requests, above each level
         self.dispersions = tuple(Dispersion() for _ in QUANTILES)
-        self.counts = array("d", bytes(8 * SIZE))
+        self.counts = array("f", bytes(4 * SIZE))
         self.total = self.seconds = self.p95_s = 0.0
         self.levels_s = [0.0] * 3
         self.bounds = [LAST] * 3
@@ -198,7 +198,7 @@ class LatencyBaseline:
         self._quarantine.drop()
         self._block = [0.0] * 5
         if self.warm_at is None:
-            self.counts = array("d", bytes(8 * SIZE))
+            self.counts = array("f", bytes(4 * SIZE))
             self.total = self.seconds = 0.0
 
     def accept(self, counts: array[float], at: float) -> None:
@@ -209,7 +209,7 @@ class LatencyBaseline:
             return
         rate_per_s = self.rate_per_s
         scale = max(self._need, total) / total
-        self.counts = array("d", [count * scale for count in counts])
+        self.counts = array("f", [count * scale for count in counts])
         self.total = sum(self.counts)
         self.seconds = self.total / rate_per_s if rate_per_s else max(self._warmup_s, 1.0)
         self.levels_s = [0.0] * 3
@@ -235,7 +235,7 @@ class LatencyBaseline:
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
         """Put a snapshot back, its times moved by *shift_s*."""
         revive(self, row, shift_s)
-        self.counts = array("d", row["counts"])
+        self.counts = array("f", row["counts"])
         self._quarantine.restore(row["quarantine"], shift_s)
         for dispersion, document in zip(self.dispersions, row["dispersions"], strict=True):
             dispersion.restore(document)
@@ -249,21 +249,21 @@ class Fading:
     TIMES: ClassVar[Names] = ()
 
     def __init__(self) -> None:
-        self.counts = array("d", bytes(8 * SIZE))
+        self.counts = array("f", bytes(4 * SIZE))
         self._weight = 1.0
 
     def add(self, latency: Mapping[int, int], elapsed_s: float, horizon_s: float) -> None:
         """Take one second's ends."""
         self._weight *= exp(elapsed_s / horizon_s)
         if self._weight > 1e9:
-            self.counts = array("d", [count / self._weight for count in self.counts])
+            self.counts = array("f", [count / self._weight for count in self.counts])
             self._weight = 1.0
         for i, count in latency.items():
             self.counts[i] += count * self._weight
 
     def with_waiting(self, waiting: Mapping[int, int], bound: int) -> array[float]:
         """Return the present as plain counts, with those that wait beyond *bound* at their age so far."""
-        now = array("d", [count / self._weight for count in self.counts])
+        now = array("f", [count / self._weight for count in self.counts])
         for i, count in waiting.items():
             if i > bound:
                 now[i] += count
@@ -276,4 +276,4 @@ class Fading:
     def restore(self, row: Mapping[str, Any]) -> None:
         """Put a snapshot back."""
         revive(self, row, 0.0)
-        self.counts = array("d", row["counts"])
+        self.counts = array("f", row["counts"])

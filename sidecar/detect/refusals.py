@@ -11,6 +11,7 @@ Tables
     version applied                          share of the 60 s before it       starts at zero, for 10 min
     version applied while the claim stands   stays: those 60 s are the harm    goes on (a rollback lets it fall)
     10 min later without a claim             –                                 rests until the next version
+    applied before 5 s were seen (start)     none: nothing to compare with     rests
 
     The claim asks for three refusals in two seconds and a share of at least 5 % and twice the reference. It is never
     material nor severe. Its onset is never before the version.
@@ -59,11 +60,10 @@ class RefusalsDetector:
         threshold: h.
     """
 
-    __slots__ = (
-        "_applied_at", "_at", "_before", "_horizon", "_mixture", "_policy", "_recent", "_step", "alarm", "reference",
+    __slots__ = (        "_applied_at", "_at", "_fed_s",  "_horizon", "_mixture", "_policy", "_step", "_steps", "alarm", "reference",
         "threshold", "version",
     )  # fmt: skip
-    KEPT: ClassVar[Names] = ("_horizon", "_step", "reference", "threshold", "version")
+    KEPT: ClassVar[Names] = ("_fed_s", "_horizon", "_step", "reference", "threshold", "version")
     TIMES: ClassVar[Names] = ("_at", "_applied_at")
 
     def __init__(self, policy: DetectPolicy, at: float) -> None:
@@ -71,8 +71,8 @@ class RefusalsDetector:
         self._at = at
         self._applied_at: float | None = None
         self._mixture = Mixture(at)
-        self._recent = Recent()
-        self._before = Recent(int(BEFORE_S / STEP_S) + 1)
+        self._steps = Recent(int(BEFORE_S / STEP_S) + 1)
+        self._fed_s = 0.0
         self._step = [0.0, 0.0, 0.0]  # seconds, arrivals, refused
         self._horizon = LEAST_HORIZON
         self.reference = 0.0
@@ -95,11 +95,13 @@ class RefusalsDetector:
 
     def version_applied(self, at: float, version: int) -> None:
         """Begin to watch *version*, which went live at *at*."""
+        if self._fed_s < STEP_S:
+            return
         self._applied_at, self.version = at, version
         if self.alarm.stands:
             return
-        arrivals, bad = self._before.since(at - BEFORE_S)
-        arrivals, bad = arrivals + self._step[1], bad + self._step[2]
+        self._end_step(self._at)
+        arrivals, bad = self._steps.since(at - BEFORE_S)
         posterior = (PRIOR_BAD + bad, PRIOR_REQUESTS + arrivals)
         self.reference = posterior[0] / posterior[1]
         normal = max(sigmoid(logit(self.reference) + margin(posterior[0], self.reference)), FLOOR_RATIO)
@@ -120,15 +122,18 @@ class RefusalsDetector:
         self._at = at
         total = max(arrivals, bad)
         step = self._step
+        self._fed_s += elapsed_s
         step[0] += elapsed_s
         step[1] += total
         step[2] += bad
         if step[0] >= STEP_S:
-            self._before.add(step[1], step[2], at)
-            self._step = [0.0, 0.0, 0.0]
-        self._recent.add(total, bad, at)
+            self._end_step(at)
         if self.watching:
             self._test(total, bad, at)
+
+    def _end_step(self, at: float) -> None:
+        self._steps.add(self._step[1], self._step[2], at)
+        self._step = [0.0, 0.0, 0.0]
 
     def _test(self, arrivals: int, bad: int, at: float) -> None:
         mixture, alarm = self._mixture, self.alarm
@@ -151,7 +156,8 @@ class RefusalsDetector:
 
     def _measured(self) -> tuple[float, float]:
         since_at = self.alarm.since_at if self.alarm.since_at is not None else self._mixture.onset()[0]
-        return self._recent.since(max(since_at, self._at - RECENT_S))
+        arrivals, bad = self._steps.since(max(since_at, self._at - RECENT_S))
+        return arrivals + self._step[1], bad + self._step[2]
 
     def _share(self) -> float:
         arrivals, bad = self._measured()
@@ -188,9 +194,7 @@ class RefusalsDetector:
         return {
             **keep(self),
             "mixture": self._mixture.snapshot(),
-            "weights": self._mixture.weights(),
-            "recent": self._recent.snapshot(),
-            "before": self._before.snapshot(),
+            "steps": self._steps.snapshot(),
             "alarm": keep(self.alarm),
         }
 
@@ -198,9 +202,6 @@ class RefusalsDetector:
         """Put a snapshot back, its times moved by *shift_s*."""
         revive(self, row, shift_s)
         self._mixture.restore(row["mixture"], shift_s)
-        bad, good = row["weights"]
-        self._mixture.weigh(bad, good, cap(self.threshold))
-        self._recent.restore(row["recent"], shift_s)
-        self._before.restore(row["before"], shift_s)
+        self._steps.restore(row["steps"], shift_s)
         revive(self.alarm, row["alarm"], shift_s)
         self.alarm.state = State(self.alarm.state)

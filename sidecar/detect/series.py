@@ -22,18 +22,18 @@ KEEP_S: Final = 180.0
 class Recent:
     """(requests, bad) of the last *size* entries: seconds, unless the owner adds them up to something longer."""
 
-    __slots__ = ("_at", "_bad", "_next", "_requests")
+    __slots__ = ("_at", "_counts", "_next")
 
     def __init__(self, size: int = RECENT_S) -> None:
         self._at = array("d", [-1e18] * size)
-        self._requests = array("f", [0.0] * size)
-        self._bad = array("f", [0.0] * size)
+        self._counts = array("f", [0.0] * (2 * size))
         self._next = 0
 
     def add(self, requests: float, bad: float, at: float) -> None:
         """Put one entry in, the oldest one out."""
         i = self._next
-        self._at[i], self._requests[i], self._bad[i] = at, requests, bad
+        self._at[i] = at
+        self._counts[2 * i], self._counts[2 * i + 1] = requests, bad
         self._next = (i + 1) % len(self._at)
 
     def since(self, at: float) -> tuple[float, float]:
@@ -41,19 +41,18 @@ class Recent:
         requests = bad = 0.0
         for i, ended_at in enumerate(self._at):
             if ended_at > at:
-                requests += self._requests[i]
-                bad += self._bad[i]
+                requests += self._counts[2 * i]
+                bad += self._counts[2 * i + 1]
         return requests, bad
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
-        return {"at": list(self._at), "requests": list(self._requests), "bad": list(self._bad), "next": self._next}
+        return {"at": list(self._at), "counts": list(self._counts), "next": self._next}
 
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
         """Put a snapshot back, its times moved by *shift_s*."""
         self._at = array("d", [at + shift_s for at in row["at"]])
-        self._requests = array("f", row["requests"])
-        self._bad = array("f", row["bad"])
+        self._counts = array("f", row["counts"])
         self._next = row["next"]
 
 

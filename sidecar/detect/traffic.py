@@ -103,8 +103,7 @@ class Forecast:
             return self.warm_at is not None
         self._quarantine.collect(((0, arrivals),), at, elapsed_s)
         free = self._quarantine.release(at, self.warm_at - self.need_s)
-        for block in free:
-            seconds, count = block.seconds, block.sums[0]
+        for _, seconds, (count,) in free:
             self.dispersion.add(seconds * _CHANCES_PER_S, count)
             expected = self.rate_per_s * seconds
             spread = DEVIATIONS * sqrt(max(expected, 1.0) * self.dispersion.value)

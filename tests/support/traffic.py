@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import exp, log, log2
 
-from sidecar.facts import ClientSecond, RouteSecond
+from sidecar.detect.bank import Bank
+from sidecar.detect.policies import DetectPolicy
+from sidecar.facts import ClientSecond, Detector, RouteSecond
 from sidecar.measure.histogram import LAST, index
 
 _OCTAVES = 6 / log(2)
@@ -158,3 +160,20 @@ class Traffic:
             self.route, self.at, arrivals=arrivals, successes=row.successes, failures=failures, latency=latency,
             waiting=waiting, in_flight=len(self._waiting), statuses={"timeout": (failures, failures)},
         )  # fmt: skip
+
+
+def first_claims(bank: Bank, traffic: Traffic, count: int) -> dict[Detector, float]:
+    """Feed *count* seconds and return, for each detector that claims anything, after how many seconds it began."""
+    began_at, first = traffic.at, dict[Detector, float]()
+    for second in traffic.seconds(count):
+        for signal in bank.observe([second], second.at):
+            first.setdefault(signal.detector, second.at - began_at)
+    return first
+
+
+def trained(traffic: Traffic, count: int = 1800, policy: DetectPolicy | None = None) -> Bank:
+    """Return a bank that has seen *count* quiet seconds of *traffic* and claims nothing."""
+    bank = Bank(policy or DetectPolicy(), [traffic.route], traffic.at)
+    claims = first_claims(bank, traffic, count)
+    assert not claims, f"seed {traffic.seed}: a claim on quiet traffic: {claims}"
+    return bank
