@@ -13,7 +13,7 @@ Tables: the chain of one second
     detect      rows → signals                                   `detect/bank.py`
     fuse        signals → findings on their narrowest scope      `detect/fuse.py`, `attribute.py`
     sort        findings → incidents                             `intake.py`
-    meter       trial traffic and cost of what is in force       `respond.py`
+    meter       trial traffic and cost of what is in force       `meter.py`
     act         cases → isolations                               `respond.py`, `decide/policy.py`
     give back   ramp, renew, ladder, budget                      `respond.py`
     end         quiet incidents, overrides that ran out
@@ -41,6 +41,7 @@ from sidecar.controller.documents import Documents
 from sidecar.controller.effects import Effect, OpenBreaker, PutVersion
 from sidecar.controller.history import History
 from sidecar.controller.intake import Finding, Intake
+from sidecar.controller.meter import Meter
 from sidecar.controller.respond import Responder
 from sidecar.controller.restore import Restored
 from sidecar.controller.upkeep import Upkeep
@@ -92,7 +93,8 @@ class Engine:
         self._bank = Bank(compiled.detect, routes, now.at)
         self._book = Book(compiled.respond, boot)
         self._intake = Intake(self._book, self._history)
-        self._responder = Responder(self._book, self._history, _mode(compiled))
+        self._meter = Meter(self._book, self._history)
+        self._responder = Responder(self._book, self._history, self._meter, _mode(compiled))
         self._desk = Desk(self._book, self._history, self._bank, self._responder)
         self._documents = Documents(self._book, self._history, self._bank)
         self._upkeep = Upkeep(self._bank, self._history, now)
@@ -144,7 +146,7 @@ class Engine:
         findings = fuse.fuse(signals, self._series, self._compiled.detect, now.at)
         self._end_overrides(now)
         cases = self._intake.take([_finding(found) for found in findings], now)
-        self._responder.meter({row.route: row for row in rows}, now)
+        self._meter.take({row.route: row for row in rows}, now)
         for number, case in cases.items():
             self._responder.act(self._book.incidents[number], case, self._intake.mark_of(case, now), now)
         self._responder.ramp(now)

@@ -4,8 +4,8 @@ From findings to incidents: one cause, one number.
 Theory
     A finding belongs, in this order, to the running incident whose scope contains it; to a running incident inside its
     scope, which then widens (the oldest takes the others in); to an incident that ended less than `FOLD_S` ago on the
-    same or a nested scope, which is reopened as a flap; else it opens a new one. A person's verdict comes before all of
-    that: a silenced finding opens nothing and says so once in the events.
+    same or a nested scope, which is reopened as a flap; else it opens a new one. A finding that a person's verdict
+    silences is heard by a running incident and does none of the rest; the events say so once.
 
 What can go wrong
     The attributed scope wavers while counts are small: a young incident widens at once, an older one only when the wider
@@ -73,8 +73,6 @@ class Intake:
         self._follow(findings, now)
         placed: dict[int, list[Finding]] = {}
         for finding in sorted(findings, key=lambda f: not f.case.severe):
-            if self._silenced(finding.case, now):
-                continue
             number = self._place(finding, now)
             if number is not None:
                 placed.setdefault(number, []).append(finding)
@@ -129,6 +127,8 @@ class Intake:
         around = [i for i in running if i.scope.contains(scope)]
         if around:
             return max(around, key=lambda i: (i.scope == scope, -i.id)).id
+        if self._silenced(finding.case, now):
+            return None
         inside = [i for i in running if scope.contains(i.scope) and i.verdict is Verdict.PENDING]
         if inside:
             return self._widen(inside, finding.case, now)

@@ -1,5 +1,5 @@
 """
-From cases to isolations, and back: start, meter, ramp, renew, budget, ladder, end.
+From cases to isolations, and back: start, ramp, renew, budget, ladder, end.
 
 Each step is one method, called once a second in the order of `Engine.tick`. What they decide with is in `decide/`; here
 it is applied to the book.
@@ -7,42 +7,24 @@ it is applied to the book.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from sidecar.controller.book import Book
 from sidecar.controller.history import History
-from sidecar.decide import budget, ladder, lease, policy, ramp
+from sidecar.controller.meter import Meter
+from sidecar.decide import budget, ladder, lease, policy, ramp, sticky
 from sidecar.decide.lease import AUTOMATION, Isolation, IsolationState
 from sidecar.decide.overrides import hands_off
 from sidecar.decide.policies import LadderStep
 from sidecar.decide.policy import Case, Why
-from sidecar.decide.ramp import Move, Proof, Trial
+from sidecar.decide.ramp import Move, Proof
 from sidecar.decide.sticky import Mark
-from sidecar.detect.recovery import Health, RecoveryTest
 from sidecar.facts import Detector, Mode, Moment, RouteSecond, Scope, ScopeKind
 from sidecar.incident import lifecycle, tally
 from sidecar.incident.lifecycle import Incident, IncidentState, Proposal, Resolution, Verdict
 from sidecar.measure import histogram
-
-COLLATERAL_S: Final = 10.0
-_PROOFS: Final = {Health.HEALTHY: Proof.HEALTHY, Health.BROKEN: Proof.SICK, Health.UNDECIDED: Proof.UNSURE}
-
-
-@dataclass(slots=True)
-class _Trials:
-    """What one isolation's passing requests say: this step's test, and the last seconds for the collateral meter."""
-
-    test: RecoveryTest
-    successes: int = 0
-    success_at: float | None = None
-    recent: list[tuple[float, int, int]] = field(default_factory=list)
-
-    def begin(self) -> None:
-        """Begin the next step."""
-        self.test.reset()
-        self.successes, self.success_at = 0, None
 
 
 class Responder:
@@ -52,17 +34,18 @@ class Responder:
     Args:
         book: What is so.
         history: The recent past.
+        meter: What the trials say.
         mode: The least of all modes between a signal and an isolation.
     """
 
-    def __init__(self, book: Book, history: History, mode: Mode) -> None:
+    def __init__(self, book: Book, history: History, meter: Meter, mode: Mode) -> None:
         self._book = book
         self._history = history
-        self._trials: dict[str, _Trials] = {}
+        self._meter = meter
         self.mode = mode
 
     def __repr__(self) -> str:
-        return f"<Responder {self.mode}, {len(self._trials)} trials>"
+        return f"<Responder {self.mode}, {self._meter}>"
 
     # --- start
 
@@ -90,7 +73,8 @@ class Responder:
         if not ended:
             return False
         rows = self._history.window(self._history.routes_of(case.scope), max(ended))
-        return not policy.proven_again(case.signals, rows, case.scope, max(ended), now.at)
+        causes = tuple(signal for signal in case.signals if signal.detector in policy.CAUSES)
+        return not policy.proven_again(causes, rows, case.scope, max(ended), now.at)
 
     def start(self, incident: Incident, proposal: Proposal, case: Case | None, owner: str, now: Moment) -> Isolation:
         """Put an isolation in force; narrower ones inside its scope are superseded by it."""
@@ -160,74 +144,13 @@ class Responder:
             slow = sum(histogram.count_above(row.latency, limit_s) for row in rows)
         return slow / total if total else 0.01
 
-    # --- meter
-
-    def meter(self, rows: Mapping[str, RouteSecond], now: Moment) -> None:
-        """Take this second's trial traffic and count its cost for every running incident."""
-        for isolation in self._book.live():
-            self._meter(isolation, rows, now)
-        for incident in self._book.running():
-            self._count(incident, rows, now)
-
-    def _meter(self, isolation: Isolation, rows: Mapping[str, RouteSecond], now: Moment) -> None:
-        trials = self._trials.get(isolation.id)
-        if trials is None:
-            trials = _Trials(RecoveryTest(isolation.normal_ratio, isolation.broken_ratio))
-            self._trials[isolation.id] = trials
-        touched = [rows[name] for name in self._history.routes_of(isolation.scope) if name in rows]
-        good = sum(row.passed_trials.get(isolation.id, (0, 0))[0] for row in touched)
-        bad = sum(row.passed_trials.get(isolation.id, (0, 0))[1] for row in touched)
-        slow = min(self._slow_now(isolation, touched), good)
-        if good + bad:
-            trials.recent = [r for r in trials.recent if now.at - r[0] < COLLATERAL_S]
-            trials.recent.append((now.at, good, bad))
-            trials.test.observe(good - slow, bad + slow)
-            trials.successes += good - slow
-            trials.success_at = now.at if good > slow else trials.success_at
-        if good + bad or any(row.held.get(isolation.id) for row in touched):
-            self._book.isolations[isolation.id] = replace(isolation, busy_at=now.at)
-
-    @staticmethod
-    def _slow_now(isolation: Isolation, rows: Sequence[RouteSecond]) -> int:
-        limit = isolation.slow_over_s
-        if limit is None:
-            return 0
-        if isolation.scope.kind is ScopeKind.CLIENT:
-            return tally.requests_of(rows, isolation.scope)[2]
-        return sum(histogram.count_above(row.latency, limit) for row in rows)
-
-    def _count(self, incident: Incident, rows: Mapping[str, RouteSecond], now: Moment) -> None:
-        touched = [rows[name] for name in self._history.routes_of(incident.scope) if name in rows]
-        failed = tally.requests_of(touched, incident.scope)[1]
-        refused, judged, spared = 0, 0, 0.0
-        for key in incident.isolations:
-            held = sum(row.held.get(key, 0) for row in touched)
-            refused += held
-            trials = self._trials.get(key)
-            good = sum(r[1] for r in trials.recent) if trials else 0
-            total = good + sum(r[2] for r in trials.recent) if trials else 0
-            if held and total:
-                judged, spared = judged + held, spared + held * good / total
-        if failed or refused:
-            cost = incident.impact
-            impact = lifecycle.Impact(
-                cost.failed + failed,
-                cost.refused + refused,
-                cost.judged + judged,
-                cost.spared + spared,
-                cost.seconds + 1,
-            )
-            self._book.move_incident(replace(incident, impact=impact), now)
-
     # --- ramp
 
     def ramp(self, now: Moment) -> None:
         """Give each isolated scope as much of its traffic back as its trials have earned."""
         for isolation in self._book.live():
-            trials = self._trials.get(isolation.id)
-            if trials is None:
-                continue
-            seen = Trial(_PROOFS[trials.test.health], trials.successes, trials.success_at, isolation.step_at)
+            trials = self._meter.of(isolation)
+            seen = trials.shown(isolation.step_at)
             base = max(isolation.base_ratio, isolation.floor_ratio)
             match ramp.move(isolation.share_ratio, base, seen, self._book.policy.ramp_hold_s, now.at):
                 case Move.UP:
@@ -244,15 +167,13 @@ class Responder:
 
     def _step(self, isolation: Isolation, ratio: float | None, why: str, now: Moment) -> None:
         stepped = self._book.put_isolation(lease.step(isolation, ratio, now))
-        trials = self._trials.get(isolation.id)
-        test = trials.test if trials is not None else None
+        trials = self._meter.of(isolation)
         body = {
             "id": isolation.id, "why": why, "from": isolation.share_ratio, "share": stepped.share_ratio,
-            "trials": test.trials if test else 0, "failures": test.failures if test else 0,
+            "trials": trials.test.trials, "failures": trials.test.failures,
         }  # fmt: skip
         self._book.event("isolation.ramped", now, incident=isolation.incident, scope=isolation.scope, body=body)
-        if trials is not None:
-            trials.begin()
+        trials.begin()
         incident = self._book.incidents[isolation.incident]
         recovering = any(i.state is IsolationState.RECOVERING for i in self._book.live_of(incident))
         if recovering and incident.state is not IncidentState.MITIGATED:
@@ -281,7 +202,7 @@ class Responder:
     def end(self, isolation: Isolation, state: IsolationState, by: str, why: str, now: Moment) -> None:
         """End one isolation."""
         self._book.put_isolation(lease.end(isolation, state, by, why, now))
-        self._trials.pop(isolation.id, None)
+        self._meter.forget(isolation)
         body = {"id": isolation.id, "state": state.value, "why": why}
         self._book.event(
             "isolation.ended", now, author=by, incident=isolation.incident, scope=isolation.scope, body=body
@@ -348,11 +269,26 @@ class Responder:
                 for isolation in live:
                     self._book.put_isolation(replace(isolation, holding=True))
             case LadderStep.RELEASE:
-                for isolation in live:
-                    self.end(
-                        isolation, IsolationState.RELEASED, AUTOMATION, "nobody answered; the ladder says release", now
-                    )
-                self.resolve(incident.id, Resolution.RELEASED, now)
+                self._let_go(incident, live, now)
+
+    def _let_go(self, incident: Incident, live: Sequence[Isolation], now: Moment) -> None:
+        """Release what nobody answered for; the incident stays open as long as it sounds, and is not isolated again."""
+        for isolation in live:
+            self.end(isolation, IsolationState.RELEASED, AUTOMATION, "nobody answered; the ladder says release", now)
+        self.leave_marks(incident, "none", AUTOMATION, now)
+        self._book.notify("released", incident.id, now, urgent=True)
+
+    def leave_marks(self, incident: Incident, verdict: str, author: str, now: Moment) -> None:
+        """Leave a mark on every fingerprint of *incident*; it replaces an older one there."""
+        made = [
+            replace(
+                sticky.make(claim.worst, claim.signal.scope, verdict, incident.id, author, now), sounding=claim.sounding
+            )
+            for claim in incident.claims
+        ]
+        keys = {(mark.scope, mark.detector) for mark in made}
+        kept = [mark for mark in self._book.marks if (mark.scope, mark.detector) not in keys]
+        self._book.put_marks([*kept, *made])
 
     # --- the end
 
@@ -361,8 +297,14 @@ class Responder:
         for incident in self._book.running():
             if self._book.live_of(incident) or incident.quiet_s(now) < self._book.policy.clear_after_s:
                 continue
-            last = self._book.isolations.get(incident.isolations[-1]) if incident.isolations else None
-            self.resolve(incident.id, _ENDINGS.get(last.state if last else None, Resolution.RECOVERED), now)
+            self.resolve(incident.id, self._ending(incident), now)
+
+    def _ending(self, incident: Incident) -> Resolution:
+        """Return how an incident ended that is quiet without an isolation: as its last one of this flap, or by itself."""
+        last = self._book.isolations.get(incident.isolations[-1]) if incident.isolations else None
+        if last is None or last.ended is None or last.ended.at < incident.unanswered.at:
+            return Resolution.RECOVERED
+        return _ENDINGS[last.state]
 
     def resolve(self, number: int, resolution: Resolution, now: Moment) -> None:
         """Resolve a running incident that has no isolation any more, and tell people."""
@@ -381,7 +323,8 @@ class Responder:
         self._book.notify("resolved", number, now)
 
 
-_ENDINGS: Final[Mapping[IsolationState | None, Resolution]] = {
+_ENDINGS: Final = {
+    IsolationState.RELEASED: Resolution.RELEASED,
     IsolationState.SUPERSEDED: Resolution.SUPERSEDED,
     IsolationState.EXPIRED: Resolution.EXPIRED,
 }

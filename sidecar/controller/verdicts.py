@@ -38,7 +38,7 @@ from sidecar.controller.commands import (
 from sidecar.controller.effects import ResetBreaker
 from sidecar.controller.history import History
 from sidecar.controller.respond import Responder
-from sidecar.decide import lease, sticky
+from sidecar.decide import lease
 from sidecar.decide.lease import IsolationState
 from sidecar.decide.overrides import Override, action_text
 from sidecar.detect.bank import Bank
@@ -166,7 +166,7 @@ class Desk:
         for isolation in self._book.live_of(incident):
             why = command.reason or f"released as {verdict}"
             self._responder.end(isolation, IsolationState.RELEASED, command.author, why, now)
-        self._mark(said, verdict, command.author, now)
+        self._responder.leave_marks(said, verdict.value, command.author, now)
         if verdict is ReleaseVerdict.BENIGN:
             self._accept(said)
         if incident.running:
@@ -182,19 +182,6 @@ class Desk:
             refused=impact.refused, seconds=impact.seconds,
         )  # fmt: skip
         self._book.notify("released", number, now)
-
-    def _mark(self, incident: Incident, verdict: ReleaseVerdict, author: str, now: Moment) -> None:
-        """Leave a mark on every fingerprint of *incident*; a resolved one without a new verdict leaves none."""
-        made = [
-            replace(
-                sticky.make(claim.worst, claim.signal.scope, verdict.value, incident.id, author, now),
-                sounding=claim.sounding,
-            )
-            for claim in incident.claims
-        ]
-        keys = {(mark.scope, mark.detector) for mark in made}
-        kept = [mark for mark in self._book.marks if (mark.scope, mark.detector) not in keys]
-        self._book.put_marks([*kept, *made])
 
     def _forget_marks(self, incident: Incident) -> None:
         kept = [mark for mark in self._book.marks if mark.incident != incident.id]

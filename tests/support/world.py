@@ -116,6 +116,7 @@ class World:
         self._debt: dict[tuple[str, ...], float] = {}
         self._sequence = itertools.count(1)
         self.epoch = "e1"
+        self.version = 1
         self.apply(version=1)
         self.effects.clear()
 
@@ -174,6 +175,7 @@ class World:
     ) -> None:
         """Make a config version active."""
         self.config = config or self.config
+        self.version = version
         row = fx.PutVersion(
             version, f"# {version}", f"hash{version}", "ops", "why", source, "active", self.now.unix, list(changes)
         )
@@ -192,16 +194,15 @@ class World:
         self.take(self.engine.observe(0, frame, self.now))
 
     def restart(self, *, boot: str | None = None, away_s: float = 2.0) -> World:
-        """Return the world after the controller died and another one took over from what was stored."""
-        stored = Stored(self.effects)
+        """Let the controller die, and after *away_s* another one take over from what was stored; *boot*: a reboot."""
+        restored = Restored.of(Stored(self.effects))
         at = self.now.at if boot in (None, self.boot) else 50.0
-        shift = Moment(at + away_s, self.now.unix + away_s)
-        heir = World(*self.flows, config=self.config, restored=Restored.of(stored), at=shift.at, boot=boot or self.boot)
-        heir.now = shift
-        heir.engine = Engine(self.config, seed="seed", now=shift, restored=Restored.of(stored), boot=boot or self.boot)
-        heir.effects = list(self.effects)
-        heir._routes, heir._debt = self._routes, self._debt
-        return heir
+        self.boot = boot or self.boot
+        self.now = Moment(at + away_s, self.now.unix + away_s)
+        self.engine = Engine(self.config, seed="seed", now=self.now, restored=restored, boot=self.boot)
+        self.take([fx.SetDirectives(())])  # what a loop holds before its engine says more
+        self.apply(self.version)
+        return self
 
     # --- what was wanted
 

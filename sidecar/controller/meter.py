@@ -1,0 +1,129 @@
+"""
+What passes of an isolated scope, and what it costs: trials for the ramp, collateral for people.
+
+A trial fails when the upstream failed it, or, for a scope that was isolated for its latency, when it was slow. The cost
+is counted every second for each running incident: failed by the upstream, refused by us, and of the refused the part
+that would have succeeded, by the trial traffic of the last `COLLATERAL_S` seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from sidecar.controller.book import Book
+from sidecar.controller.history import History
+from sidecar.decide.lease import Isolation
+from sidecar.decide.ramp import Proof, Trial
+from sidecar.detect.recovery import Health, RecoveryTest
+from sidecar.facts import Moment, RouteSecond, ScopeKind
+from sidecar.incident import lifecycle, tally
+from sidecar.incident.lifecycle import Incident
+from sidecar.measure import histogram
+
+COLLATERAL_S: Final = 10.0
+_PROOFS: Final = {Health.HEALTHY: Proof.HEALTHY, Health.BROKEN: Proof.SICK, Health.UNDECIDED: Proof.UNSURE}
+
+
+@dataclass(slots=True)
+class Trials:
+    """What one isolation's passing requests say: this step's test, and the last seconds for the collateral meter."""
+
+    test: RecoveryTest
+    successes: int = 0
+    success_at: float | None = None
+    recent: list[tuple[float, int, int]] = field(default_factory=list)
+
+    def shown(self, since_at: float) -> Trial:
+        """Return what this step has shown, as the ramp reads it."""
+        return Trial(_PROOFS[self.test.health], self.successes, self.success_at, since_at)
+
+    def begin(self) -> None:
+        """Begin the next step."""
+        self.test.reset()
+        self.successes, self.success_at = 0, None
+
+
+class Meter:
+    """
+    Trials by isolation, cost by incident.
+
+    Args:
+        book: What is so.
+        history: Knows the routes of a scope.
+    """
+
+    def __init__(self, book: Book, history: History) -> None:
+        self._book = book
+        self._history = history
+        self._trials: dict[str, Trials] = {}
+
+    def __repr__(self) -> str:
+        return f"<Meter {len(self._trials)} trials>"
+
+    def of(self, isolation: Isolation) -> Trials:
+        """Return the trials of one isolation; after a restart they begin anew."""
+        trials = self._trials.get(isolation.id)
+        if trials is None:
+            trials = Trials(RecoveryTest(isolation.normal_ratio, isolation.broken_ratio))
+            self._trials[isolation.id] = trials
+        return trials
+
+    def forget(self, isolation: Isolation) -> None:
+        """Drop the trials of one that has ended."""
+        self._trials.pop(isolation.id, None)
+
+    def take(self, rows: Mapping[str, RouteSecond], now: Moment) -> None:
+        """Take this second's trial traffic and count its cost for every running incident."""
+        for isolation in self._book.live():
+            self._meter(isolation, rows, now)
+        for incident in self._book.running():
+            self._count(incident, rows, now)
+
+    def _meter(self, isolation: Isolation, rows: Mapping[str, RouteSecond], now: Moment) -> None:
+        trials = self.of(isolation)
+        touched = [rows[name] for name in self._history.routes_of(isolation.scope) if name in rows]
+        good = sum(row.passed_trials.get(isolation.id, (0, 0))[0] for row in touched)
+        bad = sum(row.passed_trials.get(isolation.id, (0, 0))[1] for row in touched)
+        slow = min(self._slow_now(isolation, touched), good)
+        if good + bad:
+            trials.recent = [r for r in trials.recent if now.at - r[0] < COLLATERAL_S]
+            trials.recent.append((now.at, good, bad))
+            trials.test.observe(good - slow, bad + slow)
+            trials.successes += good - slow
+            trials.success_at = now.at if good > slow else trials.success_at
+        if good + bad or any(row.held.get(isolation.id) for row in touched):
+            self._book.isolations[isolation.id] = replace(isolation, busy_at=now.at)
+
+    @staticmethod
+    def _slow_now(isolation: Isolation, rows: Sequence[RouteSecond]) -> int:
+        limit = isolation.slow_over_s
+        if limit is None:
+            return 0
+        if isolation.scope.kind is ScopeKind.CLIENT:
+            return tally.requests_of(rows, isolation.scope)[2]
+        return sum(histogram.count_above(row.latency, limit) for row in rows)
+
+    def _count(self, incident: Incident, rows: Mapping[str, RouteSecond], now: Moment) -> None:
+        touched = [rows[name] for name in self._history.routes_of(incident.scope) if name in rows]
+        failed = tally.requests_of(touched, incident.scope)[1]
+        refused, judged, spared = 0, 0, 0.0
+        for key in incident.isolations:
+            held = sum(row.held.get(key, 0) for row in touched)
+            refused += held
+            trials = self._trials.get(key)
+            good = sum(r[1] for r in trials.recent) if trials else 0
+            total = good + sum(r[2] for r in trials.recent) if trials else 0
+            if held and total:
+                judged, spared = judged + held, spared + held * good / total
+        if failed or refused:
+            cost = incident.impact
+            impact = lifecycle.Impact(
+                cost.failed + failed,
+                cost.refused + refused,
+                cost.judged + judged,
+                cost.spared + spared,
+                cost.seconds + 1,
+            )
+            self._book.move_incident(replace(incident, impact=impact), now)
