@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sidecar.admin import actions
 from sidecar.admin.errors import Problem, fault
-from sidecar.admin.parameters import DURATION, MAX_ID, SENTENCE, matches
+from sidecar.admin.parameters import DURATION, LINE, MAX_ID, SENTENCE, matches
 
 # Like a sentence, but line feeds and tabs may stand in it.
 _TEXT: Final = (
@@ -39,6 +39,9 @@ Reason = Annotated[
     Field(max_length=500, json_schema_extra={"pattern": SENTENCE}),
     _shaped(SENTENCE, "write one line that says why"),
 ]
+Line = Annotated[
+    str, Field(max_length=500, json_schema_extra={"pattern": LINE}), _shaped(LINE, "write one line, or nothing")
+]
 Words = Annotated[
     str,
     Field(max_length=4000, json_schema_extra={"pattern": _TEXT}),
@@ -67,7 +70,7 @@ class ReleaseBody(Body):
     """What a person found."""
 
     verdict: Literal["false_positive", "benign", "none"]
-    reason: Reason | None = None
+    reason: Line | None = None
 
 
 class NoteBody(Body):

@@ -120,6 +120,7 @@ _STATUS: Final = record(
         "incidents": rows(ref("Incident")),
         "isolations": rows(ref("Isolation")),
         "overrides": rows(ref("Override")),
+        "breakers_open": rows(TEXT),
         "receivers": rows(ref("Receiver")),
         "token": record({"name": TEXT, "role": words("viewer", "operator", "admin")}),
     }

@@ -160,7 +160,13 @@ def release(
     reason: ReasonOption = "",
 ) -> None:
     """End its isolations now."""
-    _post(session, number, "release", {"verdict": verdict.value, "reason": reason}, f"is released as {verdict.value}")
+    _post(
+        session,
+        number,
+        "release",
+        {"verdict": verdict.value} | ({"reason": reason} if reason else {}),
+        f"is released as {verdict.value}",
+    )
 
 
 @app.command(epilog="Example: sidecar incident note 12 'the database was failed over at 03:12'")

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from sidecar.cli.client import Failure
 
+HALF_DAY_S: Final = 43_200.0
 _STATE_STYLE: Final = {
     "open": "bold red", "severe": "bold red", "failed": "red", "refused": "red", "down": "bold red",
     "warning": "yellow", "acknowledged": "yellow", "provisional": "yellow", "recovering": "yellow",
@@ -103,13 +104,13 @@ def seconds(value: float | None) -> str:
 
 
 def moment(text: str | None, now: datetime) -> str:
-    """Return an RFC 3339 time as `17:03:12Z (4m10s ago)`; a date only when it is another day."""
+    """Return an RFC 3339 time as `17:03:12Z (4m10s ago)`; a date only when it is half a day away."""
     if not text:
         return "–"
     at = datetime.fromisoformat(text).astimezone(UTC)
     distance = (now - at).total_seconds()
     words = f"{seconds(distance)} ago" if distance >= 0 else f"in {seconds(-distance)}"
-    form = "%H:%M:%SZ" if at.date() == now.date() else "%Y-%m-%d %H:%M:%SZ"
+    form = "%H:%M:%SZ" if abs(distance) < HALF_DAY_S else "%Y-%m-%d %H:%M:%SZ"
     return f"{at.strftime(form)} ({words})"
 
 

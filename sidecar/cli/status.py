@@ -39,6 +39,10 @@ def overview(answer: Mapping[str, Any], now: datetime) -> Iterable[RenderableTyp
     for incident in answer.get("incidents", []):
         yield ""
         yield from _incident(incident, now)
+    if answer.get("breakers_open"):
+        yield ""
+        yield "[yellow]Breakers open[/]"
+        yield from (f"  [bold]{escape(r)}[/] → sidecar breaker reset {escape(r)}" for r in answer["breakers_open"])
     if answer.get("overrides"):
         yield ""
         yield "[yellow]Overrides in force[/]"

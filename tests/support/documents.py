@@ -126,10 +126,12 @@ STATUS: dict[str, Any] = {
     "incidents": [INCIDENT],
     "isolations": [ISOLATION],
     "overrides": [OVERRIDE],
+    "breakers_open": ["checkout"],
     "receivers": [RECEIVER],
 }
 QUIET_STATUS: dict[str, Any] = {
     **STATUS, "traffic": QUIET_TRAFFIC, "incidents": [], "isolations": [], "overrides": [],
+    "breakers_open": [],
 }  # fmt: skip
 VERSION: dict[str, Any] = {
     "version": 7,
