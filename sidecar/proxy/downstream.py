@@ -175,8 +175,9 @@ class Downstream(asyncio.BufferedProtocol):
             return
         self.peer = plane.live.hop.peer(address)
         policy = plane.live.policy.downstream
+        full = len(plane.connections) >= policy.max_connections and not plane.make_room()
         plane.connections.add(self)
-        if len(plane.connections) > policy.max_connections and not plane.make_room():
+        if full:
             detail = f"{policy.max_connections} connections stand"
             self._reject(Refusal(Reason.CONCURRENCY_LIMITED, 1.0, "max_connections", detail), now)
         else:

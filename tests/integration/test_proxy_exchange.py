@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -188,7 +189,7 @@ def test_chunked_bodies_pass_whole(client: Client, upstream: Upstream) -> None:
     """
     body = hashlib.shake_128(b"chunks").digest(200_000)
     cuts = [0, 1, 2, 100, 7_000, 70_000, 199_999, 200_000]
-    chunks = [body[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    chunks = [body[a:b] for a, b in itertools.pairwise(cuts)]
     text = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -229,7 +230,7 @@ def test_answers_without_body_keep_the_connection_in_step(client: Client, upstre
 
 def continuing(conn: Conn) -> None:
     while head := conn.read_head():
-        conn.upstream.news.put(head)
+        conn.tell(head)
         conn.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         conn.answer(conn._exactly(5))
 
@@ -298,7 +299,7 @@ def test_an_early_answer_reaches_the_client(worker: Worker, upstream: Upstream) 
     def refusing(conn: Conn) -> None:
         conn.read_head()
         conn.answer(b"too much", "413 Content Too Large", "Connection: close")
-        conn.upstream.next_news()
+        conn.wait_for_order()
 
     upstream.use(refusing)
     with Client(worker.address) as client:
@@ -308,7 +309,7 @@ def test_an_early_answer_reaches_the_client(worker: Worker, upstream: Upstream) 
 
         answer = client.read()
 
-        upstream.news.put("enough")
+        upstream.order()
         assert (answer.status, answer.body, answer.fields["connection"]) == (413, b"too much", "close")
         client.sock.close()
         sender.join()
@@ -390,7 +391,7 @@ def test_a_body_that_breaks_later_never_looks_whole(client: Client, upstream: Up
 
     def reading(conn: Conn) -> None:
         conn.read_head()
-        conn.upstream.news.put(conn.wait_for_end())
+        conn.tell(conn.wait_for_end())
 
     upstream.use(reading)
     client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
@@ -442,6 +443,9 @@ def test_a_cut_answer_is_no_answer() -> None:
     """
     The client of these tests tells a cut answer from a whole one.
     """
-    with Upstream(lambda conn: conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")) as upstream:
-        with Client(("127.0.0.1", upstream.port)) as client, pytest.raises(CutError):
-            client.read()
+    with (
+        Upstream(lambda conn: conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")) as upstream,
+        Client(("127.0.0.1", upstream.port)) as client,
+        pytest.raises(CutError),
+    ):
+        client.read()

@@ -46,6 +46,7 @@ class Conn:
         self.upstream = upstream
         self.sock = sock
         self.number = number
+        self._seen, self._news, self._orders = upstream.seen, upstream.news, upstream.orders
         self._buffer = b""
         sock.settimeout(WAIT_S)
 
@@ -68,7 +69,7 @@ class Conn:
         coding, length = request.fields.get("transfer-encoding"), request.fields.get("content-length")
         body = self._chunks() if coding == "chunked" else self._exactly(int(length or 0))
         request = Request(head, body)
-        self.upstream.seen.put(request)
+        self._seen.put(request)
         return request
 
     def _line(self) -> bytes:
@@ -111,6 +112,19 @@ class Conn:
         lines = "".join(f"{line}\r\n" for line in fields)
         self.send(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{lines}\r\n".encode() + body)
 
+    def tell(self, news: object) -> None:
+        """Say something to the test."""
+        self._news.put(news)
+
+    def wait_for_order(self) -> object:
+        """Wait for the test's next word."""
+        return self._orders.get(timeout=WAIT_S)
+
+    def close(self) -> None:
+        """End the connection, and be sure that the end was sent."""
+        self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
     def reset(self) -> None:
         """End the connection with RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -142,13 +156,15 @@ class Upstream:
 
     Attributes:
         seen: Every whole request that a script read with `Conn.read`, in order.
-        news: For a script's own words to its test.
+        news: A script's own words to its test.
+        orders: The test's words to a script that waits for them.
         accepted: Connections so far.
     """
 
     script: Script = echo
     seen: queue.Queue[Request] = field(default_factory=queue.Queue)
     news: queue.Queue[object] = field(default_factory=queue.Queue)
+    orders: queue.Queue[object] = field(default_factory=queue.Queue)
     accepted: int = 0
     port: int = 0
 
@@ -179,13 +195,15 @@ class Upstream:
         """Wait for the script's next word."""
         return self.news.get(timeout=WAIT_S)
 
+    def order(self, word: object = "go on") -> None:
+        """Let a script go on that waits for an order."""
+        self.orders.put(word)
+
     def use(self, script: Script) -> None:
         """Run *script* from the next connection on; connections that stand are ended and what was seen is forgotten."""
         self.script = script
         self.end_connections()
-        for line in (self.seen, self.news):
-            while not line.empty():
-                line.get_nowait()
+        self.seen, self.news, self.orders = queue.Queue(), queue.Queue(), queue.Queue()
 
     def end_connections(self) -> None:
         """End every connection that stands."""
@@ -209,6 +227,6 @@ class Upstream:
                 threading.Thread(target=self._serve, args=(sock, self.accepted), daemon=True).start()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
-        with sock, contextlib.suppress(OSError, EOFError):
+        with sock, contextlib.suppress(OSError, EOFError, queue.Empty):
             self.script(Conn(self, sock, number))
         self._open.discard(sock)
