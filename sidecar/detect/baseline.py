@@ -19,7 +19,7 @@ Theory
 Tables
     age of the baseline            counts go                                       drift limit
     < warm-up                      straight into it                                none
-    young (< 50,000 and K < 30)    through a quarantine of min(10 min, age/2)      none
+    young (< 50,000 and K < 100)   through a quarantine of min(10 min, age/2)      none
     grown                          through a quarantine of 10 min                  0.1 logit/h
 
     With `detect.warmup` below 60 s the needed counts, the quarantine and its blocks shrink in the same proportion.
@@ -48,7 +48,7 @@ BLOCKS: Final = 10  # a quarantine's length in blocks
 HALF_LIFE_S: Final = 86_400.0
 DRIFT_PER_H: Final = 0.1
 DEVIATIONS: Final = 4.0
-GROWN_REQUESTS, GROWN_BAD = 50_000.0, 30.0
+GROWN_REQUESTS, GROWN_BAD = 50_000.0, 100.0
 MAX_DISPERSION: Final = 8.0
 _Z95: Final = 1.645
 _EDGE: Final = 1e-6

@@ -20,7 +20,7 @@ Tables
 
 What can go wrong
     The score is about the past: it fades with judged requests (`Mixture.forget`), over twice as many as the alarm
-    needed, so an alarm that took 4 requests closes after some 40 good ones and one that took 500 after some 2,000. Behind
+    needed, 50 at least, so an alarm that took 4 requests closes after some 100 good ones and one that took 500 after some 2,000. Behind
     an isolation or an open breaker only the trial traffic counts, and with none at all nothing is proven either way.
     An alarm that stood for 24 h becomes normal by itself only if its ratio is within the SLO.
 """
@@ -46,7 +46,7 @@ MATERIAL_RATIO: Final = 0.05
 MATERIAL_FACTOR: Final = 10.0
 SEVERE_RATIO: Final = 0.5
 SEVERE_REQUESTS: Final = 20
-LEAST_HORIZON: Final = 20.0  # requests over which an alarm's score fades, at least
+LEAST_HORIZON: Final = 50.0  # requests over which an alarm's score fades, at least
 YOUNG_RATIO, YOUNG_FACTOR = 0.03, 2.0
 REBASELINE_S: Final = 86_400.0
 PRIOR_TESTED_RATIO: Final = sigmoid(logit(PRIOR_BAD / PRIOR_REQUESTS) + MARGIN)

@@ -60,7 +60,8 @@ class RefusalsDetector:
         threshold: h.
     """
 
-    __slots__ = (        "_applied_at", "_at", "_fed_s",  "_horizon", "_mixture", "_policy", "_step", "_steps", "alarm", "reference",
+    __slots__ = (
+        "_applied_at", "_at", "_fed_s", "_horizon", "_mixture", "_policy", "_step", "_steps", "alarm", "reference",
         "threshold", "version",
     )  # fmt: skip
     KEPT: ClassVar[Names] = ("_fed_s", "_horizon", "_step", "reference", "threshold", "version")

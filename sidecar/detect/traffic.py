@@ -7,7 +7,8 @@ Theory
 
         [n·ln(r) − λ·(r − 1)·Δ] / φ
 
-    The forecast is the recent past: minutes that left a quarantine of 10 min, averaged over the last 10. It therefore
+    The forecast is the recent past: minutes that left a quarantine of 10 min, averaged over the last 10 (over the last
+    300 arrivals where those are fewer). It therefore
     follows the day's rise and fall (a change below 40 % in half an hour adds nothing to any of the five), while what is
     abnormal stays out of it. φ is Pearson's dispersion of the minutes' and ten-minutes' arrivals (`baseline.py`).
 
@@ -44,6 +45,7 @@ from sidecar.facts import Detector, Scope, Signal
 NEED_ARRIVALS: Final = 300
 FORECAST_WARMUPS: Final = 10.0
 FORECAST_S: Final = 600.0
+DAY_S: Final = 86_400.0
 LOWER: Final = (0.0, 0.3, 0.5)
 HIGHER: Final = (2.0, 4.0)
 QUIET_PERIODS: Final = 16.0
@@ -60,17 +62,27 @@ class Forecast:
     Arrivals a second, as expected now.
 
     Attributes:
-        arrivals, seconds: What was learnt, faded over ten minutes.
+        arrivals, seconds: What was learnt, faded over ten minutes, or over as long as 300 arrivals take.
         warm_at: When it became fit to test against; None before.
     """
 
-    __slots__ = ("_quarantine", "_watched_s", "arrivals", "dispersion", "need_arrivals", "need_s", "seconds", "warm_at")
-    KEPT: ClassVar[Names] = ("arrivals", "seconds", "_watched_s")
+    __slots__ = (
+        "_quarantine",
+        "_seen",
+        "_watched_s",
+        "arrivals",
+        "dispersion",
+        "need_arrivals",
+        "need_s",
+        "seconds",
+        "warm_at",
+    )
+    KEPT: ClassVar[Names] = ("arrivals", "seconds", "_seen", "_watched_s")
     TIMES: ClassVar[Names] = ("warm_at",)
 
     def __init__(self, warmup_s: float) -> None:
         self._quarantine = Quarantine(1, 1.0)
-        self._watched_s = 0.0
+        self._watched_s = self._seen = 0.0
         self.apply(warmup_s)
         self.dispersion = Dispersion()
         self.arrivals = self.seconds = 0.0
@@ -91,14 +103,15 @@ class Forecast:
             return ""
         if self._watched_s < self.need_s:
             return f"forecast cold, {self._watched_s:.0f} of {self.need_s:.0f} s"
-        return f"forecast cold, {self.arrivals:.0f} of {self.need_arrivals:.0f} arrivals"
+        return f"forecast cold, {self._seen:.0f} of {self.need_arrivals:.0f} arrivals"
 
     def collect(self, arrivals: int, at: float, elapsed_s: float) -> bool:
         """Take one second that is not known to be abnormal; return whether the forecast changed."""
         if self.warm_at is None:
             self._watched_s += elapsed_s
+            self._seen += arrivals
             self._learn(arrivals, elapsed_s)
-            if self._watched_s >= self.need_s and self.arrivals >= self.need_arrivals:
+            if self._watched_s >= self.need_s and self._seen >= self.need_arrivals:
                 self.warm_at = at
             return self.warm_at is not None
         self._quarantine.collect(((0, arrivals),), at, elapsed_s)
@@ -111,7 +124,8 @@ class Forecast:
         return bool(free)
 
     def _learn(self, arrivals: float, seconds: float) -> None:
-        fade = exp(-seconds / FORECAST_S)
+        rate_per_s = self.rate_per_s
+        fade = exp(-seconds / (max(FORECAST_S, min(NEED_ARRIVALS / rate_per_s, DAY_S)) if rate_per_s else DAY_S))
         self.arrivals = self.arrivals * fade + arrivals
         self.seconds = self.seconds * fade + seconds
 
@@ -198,8 +212,8 @@ class TrafficDetector:
             elapsed_s: Seconds since the one before, as far as they were observed.
             frozen: Learn nothing from it.
         """
-        # What was not observed is no silence: of a gap only `elapsed_s` count.
-        self._quiet_since = at if arrivals else self._quiet_since + max(at - self._at - elapsed_s, 0.0)
+        if arrivals:
+            self._quiet_since = at
         self._at = at
         self._recent.add(elapsed_s, arrivals, at)
         if self.forecast.warm_at is not None:
@@ -208,6 +222,10 @@ class TrafficDetector:
             return
         if self.forecast.collect(arrivals, at, elapsed_s):
             self._aim()
+
+    def skip(self, at: float) -> None:
+        """Go on at *at* after a gap in the reports: what was not observed is no silence, and its rate is unknown."""
+        self._at = self._quiet_since = at
 
     def _test(self, arrivals: int, at: float, elapsed_s: float) -> None:
         # "Bad" are the arrivals and "good" the seconds: their weights are the two terms of the Poisson likelihood.

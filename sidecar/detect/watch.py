@@ -67,6 +67,7 @@ class Watch:
 
     def observe(self, second: RouteSecond, *, frozen: bool) -> None:
         """Take one second; one that is not newer than the last is left out."""
+        gap = second.at - self.at > LONGEST_STEP_S
         elapsed_s = min(second.at - self.at, LONGEST_STEP_S)
         if elapsed_s <= 0:
             return
@@ -76,7 +77,10 @@ class Watch:
         held = frozen or self.abnormal
         self.errors.observe(second.judged, second.failures, second.at, elapsed_s, frozen=held)
         self.latency.observe(second, elapsed_s, frozen=held)
-        self.traffic.observe(second.arrivals, second.at, elapsed_s, frozen=frozen)
+        if gap:
+            self.traffic.skip(second.at)
+        else:
+            self.traffic.observe(second.arrivals, second.at, elapsed_s, frozen=frozen)
         self.refusals.observe(second.arrivals, refused(second), second.at, elapsed_s)
         if self.abnormal and not self._was_abnormal:
             self.errors.drop()
