@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 START_S = 30.0
 STOP_S = 20.0
+T = TypeVar("T")
 
 
 @dataclass
@@ -108,3 +110,12 @@ def running(folder: Path, upstream: str, more: str = "") -> Iterator[Running]:
             process.kill()
             process.wait()
             raise
+
+
+def eventually(ask: Callable[[], T | None], timeout_s: float = 5.0) -> T:
+    """Return the first answer of *ask* that is not None: for what another process does in its own time."""
+    end = time.monotonic() + timeout_s
+    while (answer := ask()) is None:
+        assert time.monotonic() < end, f"nothing within {timeout_s} s"
+        time.sleep(0.02)
+    return answer
