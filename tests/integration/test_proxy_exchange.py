@@ -391,10 +391,12 @@ def test_a_body_that_breaks_later_never_looks_whole(client: Client, upstream: Up
 
     def reading(conn: Conn) -> None:
         conn.read_head()
+        conn.tell("head")
         conn.tell(conn.wait_for_end())
 
     upstream.use(reading)
     client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    assert upstream.next_news() == "head"
     client.send(b"zz\r\n")
 
     assert client.read().status == 400
