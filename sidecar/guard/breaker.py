@@ -12,7 +12,8 @@ Theory
     half_open  ≤ 5 probes in flight             8 successes of the last 10 → closed; third failure of 10 → open
 
     ramp       25 % → 50 % → 75 % → 100 %: a step needs its time *and* 8 successes with less than half of the error
-               ratio; a step that saw worse starts to count anew. However small the share, one request a second passes,
+               ratio; a step that saw worse starts to count anew. After six windows on one step less than the error ratio
+               itself is enough: what does not trip for so long is not the ramp's to hold back. However small the share, one request a second passes,
                so a route with little traffic does not crawl back: a ramp guards against a flood.
 
     Every move, also one by hand or by another worker, raises the **generation**; an outcome that started in an older
@@ -52,6 +53,7 @@ NOT_COUNTED: Final = -1  # the generation of a ticket that no breaker listens to
 _NEVER: Final = float("inf")
 _SOON_S: Final = 1.0  # when to ask again while others probe or ramp
 _FORGET: Final = 10.0  # × max_open
+_PATIENCE: Final = 6.0  # windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +130,9 @@ class Breaker:
             return
         if policy.window_s != self.policy.window_s:
             self.ring = Ring(policy.window_s, now)
+        self._step = len(policy.ramp) if self.free else min(self._step, len(policy.ramp))
         self._bind(policy)
         self._outcomes = deque(self._outcomes, policy.close_window)
-        self._step = min(self._step, len(policy.ramp))
         self.free = self.state is CLOSED and self.share >= 1.0
 
     # --- admission -----------------------------------------------------------------------------------------------
@@ -320,7 +322,8 @@ class Breaker:
         self._step_failures += failed
         self._step_successes += not failed
         judged = self._step_successes + self._step_failures
-        bad = self._step_failures >= self.policy.error_ratio / 2.0 * judged
+        patient = now - self._step_at < _PATIENCE * self.policy.window_s
+        bad = self._step_failures >= self.policy.error_ratio * judged * (0.5 if patient else 1.0)
         if bad and judged >= self.policy.close_window:
             self._step_successes = self._step_failures = 0
         if not bad and self._step_successes >= self.policy.close_successes:

@@ -82,7 +82,7 @@ class Gate:
         self._since = 0
         self._last_passed_at = max(now, self._last_passed_at)
         if self._bucket is not None:
-            self._bucket.take(now)
+            self._bucket.charge(now)
         else:
             self._credit = min(1.0, max(0.0, self._credit + self._share - 1.0))
 

@@ -109,6 +109,7 @@ class Guard:
 
     def tick(self, now: float) -> list[TripEvent]:
         """Let time act on every route, about four times a second; return the trips since the last call."""
+        now = self._shared.now = max(now, self._shared.now)
         if self._shared.ended(now):
             self.direct(self._shared.directives, now)
         for route in self._routes.values():

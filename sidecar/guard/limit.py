@@ -108,12 +108,9 @@ class Bucket:
         """Return the seconds until one more request conforms; 0 when it does now."""
         return max(0.0, self.tat - self.slack - now)
 
-    def take(self, now: float) -> float:
-        """Take one token and return 0, or return the seconds until there is one."""
-        if self.tat - self.slack > now:
-            return self.tat - self.slack - now
+    def charge(self, now: float) -> None:
+        """Take one token; the caller asked `wait_s` before."""
         self.tat = max(self.tat, now) + self.cost
-        return 0.0
 
 
 class KeyedBuckets:
@@ -243,6 +240,8 @@ class Limits:
 
         What an observed level would have refused is appended to *would*.
         """
+        if self.plain and not lenient:
+            return self.take(client, now)
         waits = self._waits(client, now)
         enforced = {level: wait for level, wait in waits.items() if not (lenient or self._observed(level))}
         refusal = self._refusal(enforced)

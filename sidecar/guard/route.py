@@ -61,8 +61,13 @@ class RouteGuard:
 
     # --- one request ---------------------------------------------------------------------------------------------
 
-    def admit(self, client: str, now: float) -> Ticket | Refusal:  # noqa: C901 - the hot path is one straight line
-        """Let one request of *client* pass, or say why not."""
+    def admit(self, client: str, now: float) -> Ticket | Refusal:  # noqa: C901, PLR0912 - the hot path is one straight line
+        """Let one request of *client* pass, or say why not; a *now* before the last call's counts as the last."""
+        shared = self._shared
+        if now >= shared.now:
+            shared.now = now
+        else:
+            now = shared.now
         if not self._plain:
             return self._admit_fully(client, now)
         if now >= self._slow_due_at:
@@ -132,6 +137,11 @@ class RouteGuard:
         if ticket.settled:
             self._shared.faults += 1
             return
+        shared = self._shared
+        if now >= shared.now:
+            shared.now = now
+        else:
+            now = shared.now
         ticket.settled = True
         concurrency, service, breaker = self._concurrency, self._service, self._breaker
         concurrency.in_flight -= 1
@@ -266,7 +276,7 @@ class RouteGuard:
 
     def gauges(self, now: float) -> RouteGauges:
         """Return what this route's guard says of itself."""
-        breaker = self._breaker
+        breaker, counted = self._breaker, self._breaker or self._retired
         gates = [gate for (_, observing), gate in self._gates.items() if not observing]
         return RouteGauges(
             in_flight=self._concurrency.in_flight,
@@ -274,8 +284,8 @@ class RouteGuard:
                 now - sent_at for waiting in (self._late, self._waiting) for sent_at in waiting.values()
             ),
             breaker=BreakerState.CLOSED if breaker is None else breaker.state,
-            generation=0 if breaker is None else breaker.generation,
-            trips=0 if breaker is None else breaker.trips,
+            generation=0 if counted is None else counted.generation,
+            trips=0 if counted is None else counted.trips,
             limits={} if self._limits is None else self._limits.remaining(now),
             concurrency_limit=self._concurrency.limit,
             passed={gate.directive.id: gate.passed for gate in gates},

@@ -97,15 +97,12 @@ def quantile(counts: Counts, q: float) -> float:
         counts: Bucket index → count.
         q: 0..1; the smallest value that at least q of all values do not exceed.
     """
-    size = total(counts)
-    if not size:
-        return 0.0
-    rank = max(1, ceil(q * size - 1e-9))
+    rank = max(1, ceil(q * total(counts) - 1e-9))
     for i in sorted(counts):
         rank -= counts[i]
         if rank <= 0:
             return MIDDLE_S[i]
-    return MIDDLE_S[max(counts)]
+    return 0.0
 
 
 def count_above(counts: Counts, seconds: float) -> int:

@@ -109,6 +109,27 @@ def test_a_hang_counts_as_slow_before_it_ends() -> None:
     assert play.tick() == []
 
 
+def test_only_the_overdue_count_as_slow() -> None:
+    """
+    Younger requests wait on, and are looked at when their own time comes.
+    """
+    play = Playbook(breaker(slow_s=1.0)).at(0.0).send(10, outcome=PENDING).at(0.5).send(10, outcome=PENDING)
+    assert play.at(1.0).tick() == []
+    assert [ticket.slow for _, ticket in play.pending] == [True] * 10 + [False] * 10
+    assert play.at(1.5).tick() == ["slow_ratio"]
+
+
+def test_what_hangs_from_before_the_trip_does_not_count_again() -> None:
+    """
+    A request that becomes overdue while the breaker is open is of an older generation.
+    """
+    play = Playbook(breaker(slow_s=1.0)).at(0.0).send(20, outcome=PENDING).send(7, outcome=FAILURE)
+    play.at(1.0).tick()
+    assert play.state == "open"
+    assert play.route.breaker is not None
+    assert play.route.breaker.ring.slow == 0
+
+
 def test_a_hang_is_found_by_the_next_request_too() -> None:
     """
     The age is looked at on admission, not only four times a second.
@@ -424,6 +445,17 @@ def test_a_step_that_fails_does_not_climb() -> None:
     assert play.route.breaker.share == 0.25
 
 
+def test_a_step_is_not_held_back_for_ever() -> None:
+    """
+    A third of failures that does not trip within six windows climbs too.
+    """
+    play = closed_again()
+    for second in range(10, 100):
+        play.at(float(second)).send(outcome=FAILURE if second % 3 == 0 else SUCCESS)
+    assert play.route.breaker is not None
+    assert play.route.breaker.share > 0.25
+
+
 def test_a_quiet_route_is_not_held_by_its_ramp() -> None:
     """
     One request a second always passes: a ramp guards against a flood, not against a trickle.
@@ -502,6 +534,14 @@ def test_a_live_change_keeps_the_state() -> None:
     before = play.guard.gauges(ROUTE, 0.0)
     play.at(1.0).apply(breaker(consecutive=9, window_s=20.0)).expect(Refuse(BREAKER_OPEN, pytest.approx(4.0)))
     assert play.guard.gauges(ROUTE, 0.0) == before
+
+
+def test_a_longer_ramp_does_not_throttle_who_has_climbed() -> None:
+    """
+    A route at its full share keeps it, whatever steps the next policy has.
+    """
+    play = Playbook(breaker()).apply(breaker(ramp=(0.1, 0.2, 0.3, 0.4, 0.5, 1.0)))
+    assert play.passed(50) == 50
 
 
 def test_a_breaker_that_comes_back_starts_a_new_generation() -> None:

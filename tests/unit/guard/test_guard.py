@@ -100,7 +100,7 @@ def test_gauges_tell_the_ages_of_the_waiting() -> None:
     """
     play = Playbook(breaker(slow_s=1.0)).at(0.0).send(1, outcome=PENDING).at(2.0).send(1, outcome=PENDING)
     assert play.guard.gauges(ROUTE, 2.5).waiting_ages_s == (2.5, 0.5)
-    assert play.guard.gauges(ROUTE, 2.5).in_flight == 2
+    assert play.guard.gauges(ROUTE, 2.5).in_flight == play.guard.in_flight == 2
     play.end()
     assert play.guard.gauges(ROUTE, 2.5).waiting_ages_s == ()
 
