@@ -1,0 +1,186 @@
+"""Stalled readers, stalled uploads, resets and drips: bounded memory, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.support.client import Client, CutError, request
+from tests.support.upstream import Conn, Upstream, echo
+from tests.support.worker import Worker, running_worker
+
+CONFIG = """
+upstream: {{endpoints: ["{url}"]}}
+downstream: {{head_timeout: 500ms, body_timeout: 500ms}}
+"""
+MIB = 1024 * 1024
+BODY_BYTES = 200 * MIB
+BLOCK = b"x" * MIB
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def worker(upstream: Upstream) -> Iterator[Worker]:
+    upstream.use(echo)
+    with running_worker(CONFIG.format(url=upstream.url)) as made:
+        with Client(made.address) as client:
+            for _ in range(20):  # what is loaded at first use is loaded now
+                client.ask("POST", "/", b"x" * 100_000)
+        made.wait_for(connections=0, in_flight=0)
+        yield made
+
+
+def flood(conn: Conn) -> None:
+    while conn.read() is not None:
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY_BYTES)
+        conn.sock.settimeout(0.3)
+        try:
+            for _ in range(BODY_BYTES // MIB):
+                conn.send(BLOCK)
+        except TimeoutError:
+            conn.tell("stalled")
+            conn.sock.settimeout(20)
+            conn.tell(conn.wait_for_end())
+
+
+def test_twenty_stalled_readers_cost_little_memory(worker: Worker, upstream: Upstream) -> None:
+    """
+    Twenty clients that ask for 200 MiB each and read nothing grow the worker by less than 4 MiB in all.
+    """
+    upstream.use(flood)
+    before = worker.memory_bytes()
+    clients = [Client(worker.address, receive_buffer=8192) for _ in range(20)]
+    for client in clients:
+        client.send(request())
+
+    assert [upstream.next_news() for _ in clients] == ["stalled"] * 20
+    grown = worker.memory_bytes() - before
+
+    for client in clients:
+        client.sock.close()
+    assert {upstream.next_news() for _ in clients} <= {"end", "reset"}
+    worker.wait_for(in_flight=0, connections=0)
+    assert grown < 4 * MIB
+
+
+def test_a_stalled_upload_costs_little_memory(worker: Worker, upstream: Upstream) -> None:
+    """
+    An upstream that reads nothing of a 200 MiB upload grows the worker by less than 4 MiB.
+    """
+
+    def reading_nothing(conn: Conn) -> None:
+        conn.read_head()
+        conn.tell("head")
+        conn.wait_for_order()
+
+    upstream.use(reading_nothing)
+    before = worker.memory_bytes()
+    with Client(worker.address) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % BODY_BYTES)
+        assert upstream.next_news() == "head"
+        client.sock.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            client.send(b"x" * BODY_BYTES)
+        grown = worker.memory_bytes() - before
+        client.reset()
+    upstream.order()
+    worker.wait_for(in_flight=0, connections=0)
+    assert grown < 4 * MIB
+
+
+def test_a_slow_reader_gets_every_byte(worker: Worker, upstream: Upstream) -> None:
+    """
+    A client that reads late and little by little gets the whole body, and the connection lives on.
+    """
+    body = bytes(range(256)) * 40_000
+
+    def answering(conn: Conn) -> None:
+        while conn.read() is not None:
+            conn.answer(body)
+
+    upstream.use(answering)
+    with Client(worker.address, receive_buffer=8192) as client:
+        assert client.ask().body == body
+        assert client.ask().body == body
+
+
+def test_nothing_is_left_behind(worker: Worker, upstream: Upstream) -> None:
+    """
+    After clients that reset, drip, stall and vanish at every stage no connection, request or descriptor is left.
+    """
+    upstream.use(echo)
+    before = worker.descriptors()
+    whole = request("POST", "/", b"x" * 3000)
+
+    def leave_after(size: int) -> None:
+        with contextlib.suppress(OSError, CutError), Client(worker.address) as client:
+            client.send(whole[:size])
+            if size % 3 == 0:
+                client.reset()
+            elif size % 3 == 1:
+                client.end_sending()
+                client.read_to_end()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(leave_after, range(0, len(whole), 17)))
+    upstream.end_connections()
+
+    worker.wait_for(in_flight=0, connections=0)
+    with Client(worker.address) as client:
+        assert client.ask().status == 200
+    upstream.end_connections()
+    worker.wait_for(connections=0)
+    assert worker.descriptors() <= before + 1  # one pooled connection may just be on its way out
+
+
+def test_resets_at_every_byte_of_an_answer_leave_nothing(worker: Worker, upstream: Upstream) -> None:
+    """
+    An upstream that resets after any number of bytes yields a 502 or a visible cut, and leaves nothing behind.
+    """
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n" + b"y" * 20
+
+    def cutting(conn: Conn) -> None:
+        asked = conn.read()
+        assert asked is not None
+        conn.send(answer[: int(asked.line.split(" ")[1].lstrip("/"))])
+        conn.reset()
+
+    upstream.use(cutting)
+    seen = []
+    for size in range(len(answer)):
+        with Client(worker.address) as client:
+            try:
+                seen.append(client.ask("GET", f"/{size}").status)
+            except CutError:
+                seen.append(0)
+
+    head = answer.index(b"\r\n\r\n") + 4
+    assert set(seen[:head]) == {502}
+    assert set(seen[head:]) <= {0, 502}
+    worker.wait_for(in_flight=0, connections=0)
+
+
+def test_a_burst_of_connections_that_say_nothing_is_survived(worker: Worker) -> None:
+    """
+    Five hundred connections that send nothing, or half a head, cost no other client its answer.
+    """
+    silent = [socket.create_connection(worker.address) for _ in range(500)]
+    for number, sock in enumerate(silent):
+        if number % 2:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+
+    with Client(worker.address) as client:
+        assert [client.ask().status for _ in range(5)] == [200] * 5
+
+    for sock in silent:
+        sock.close()
+    worker.wait_for(in_flight=0, connections=0)
