@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sidecar.store.chain import GENESIS, Row, Seal, Walk, is_signed, sign
+from sidecar.store.chain import GENESIS, Row, Seal, Walk, is_signed, removed, sign
 from sidecar.store.writes import put_seal, resume, seal_named
 
 FOLD_ROWS: Final = 20_000  # of one call: about 0.2 s
@@ -110,7 +110,7 @@ def _judge_head(walk: Walk, head: Seal | None, key: bytes) -> None:
     if head.problem:
         walk.blame(head.sequence, f"seen when it was written: {head.problem}")
     if head.sequence > walk.sequence:
-        walk.blame(walk.sequence + 1, f"events {walk.sequence + 1} to {head.sequence} were removed at the end")
+        walk.blame(walk.sequence + 1, f"{removed(walk.sequence + 1, head.sequence)} at the end")
     elif head.sequence < walk.sequence:
         walk.blame(head.sequence + 1, f"event {head.sequence + 1} was added by another hand")
     elif head.hash != walk.hash:

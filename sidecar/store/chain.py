@@ -109,6 +109,11 @@ def _mac(key: bytes, purpose: str, seal: Seal) -> str:
     return hmac.digest(key, content.encode(), "sha256").hex()
 
 
+def removed(first: int, last: int) -> str:
+    """Say which events are missing."""
+    return f"event {first} was removed" if first == last else f"events {first} to {last} were removed"
+
+
 @dataclass(slots=True)
 class Walk:
     """
@@ -136,8 +141,7 @@ class Walk:
         for row in rows:
             expected = self.sequence + 1
             if row.sequence > expected:
-                missing = str(expected) if row.sequence == expected + 1 else f"{expected} to {row.sequence - 1}"
-                self.blame(expected, f"event {missing} was removed")
+                self.blame(expected, removed(expected, row.sequence - 1))
             elif next_hash(self.hash, row) != row.hash:
                 self.blame(
                     row.sequence, f"event {row.sequence} does not follow from the one before: one was edited or moved"

@@ -59,10 +59,33 @@ def open_database(state: Path, *, suspect: bool) -> tuple[sqlite3.Connection, Pa
     return _ready(path, suspect=False), aside
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def open_for_reading(state: Path) -> sqlite3.Connection | None:
+    """
+    Return a connection that can read a database that cannot be opened to write (disk full, no right); None without one.
+
+    WAL mode needs room for its shared memory even to read. A database that was closed in order has no WAL, and then may
+    be read as it stands.
+    """
+    path = state / DATABASE
+    wal = path.with_name(path.name + "-wal")
+    try:
+        if wal.exists() and wal.stat().st_size:
+            return None
+        connection = connect(path, mode="ro&immutable=1")
+    except (OSError, sqlite3.Error):
+        return None
+    try:
+        connection.execute("SELECT count(*) FROM seals").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        return None
+    return connection
+
+
+def connect(path: Path, *, mode: str = "rw") -> sqlite3.Connection:
     """Return a bare connection in autocommit; transactions are begun by hand."""
     return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
+        f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
         timeout=BUSY_S,
         isolation_level=None,

@@ -4,8 +4,9 @@ What survives: config versions, incidents, evidence, events, isolations, overrid
 A `Store` is synchronous and may be called from any thread, one call at a time: the controller gives it a thread of
 its own. A batch is one transaction: all of it or nothing.
 
-What can go wrong: a call fails with `StoreError` (full, locked, corrupt, unwritable, io). The connection is dropped,
-and the next call opens it anew, so the store recovers by itself once the cause is gone. After `corrupt` the next call
+What can go wrong: a call fails with `StoreError` (full, locked, corrupt, unwritable, io). The next call tries again, on
+a new connection where the old one may be bad, so the store recovers by itself once the cause is gone. While the file
+cannot be opened to write, a database that was closed in order can still be read. After `corrupt` the next call
 checks the whole file and, if it is damaged, sets it aside and begins a new one: `set_aside` says where the old one is.
 """
 
@@ -25,9 +26,11 @@ from sidecar.store import audit, writes
 from sidecar.store import key as keys
 from sidecar.store.chain import Row
 from sidecar.store.errors import Cause, StoreError, explained
-from sidecar.store.file import DATABASE, connect, open_database
+from sidecar.store.file import DATABASE, connect, open_database, open_for_reading
 
 Document = dict[str, Any]
+# The connection is as good as before. To open it anew would need room that a full disk does not have.
+_HARMLESS: Final = frozenset({Cause.FULL, Cause.LOCKED, Cause.REFUSED})
 _Values = Sequence[str | float | None] | Mapping[str, str | float | None]
 _BETWEEN: Final = "SELECT * FROM events WHERE sequence > :after AND (:before IS NULL OR sequence < :before)"
 _EVENTS: Final = {  # (of every incident, newest first) → query
@@ -53,6 +56,7 @@ class Store:
         self._state = state
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None  # stands in for reads while the file cannot be opened to write
         self._key: bytes | None = None
         self._suspect = False
 
@@ -211,11 +215,11 @@ class Store:
             {"ok", "rows", "first_bad", "problem", "head"}; `first_bad` and `problem` are None when the chain is whole.
         """
         key = self.install_key()
-        with self._session():
-            pass  # opened and migrated
+        with self._session(reading=True):
+            immutable = self._reader is not None
         # A connection of its own: the walk is long and must not hold up the writer.
         try:
-            connection = connect(self.path, read_only=True)
+            connection = connect(self.path, mode="ro&immutable=1" if immutable else "ro")
             try:
                 return audit.verify(connection, key, anchor)
             finally:
@@ -226,27 +230,43 @@ class Store:
     # --- the connection
 
     @contextmanager
-    def _session(self) -> Iterator[sqlite3.Connection]:
+    def _session(self, *, reading: bool = False) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
-                yield self._connected()
+                yield self._readable() if reading else self._writable()
             except sqlite3.Error as error:
                 problem = explained(error, self.path)
                 self._suspect = self._suspect or problem.cause is Cause.CORRUPT
-                self._drop()
+                if problem.cause not in _HARMLESS:
+                    self._drop()
                 raise problem from error
             except (TypeError, ValueError, OverflowError) as error:
                 raise StoreError(
                     Cause.REFUSED, f"not storable: {error}", "this is a fault of the sidecar; report it"
                 ) from error
 
-    def _connected(self) -> sqlite3.Connection:
+    def _writable(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection, aside = open_database(self._state, suspect=self._suspect)
             self._connection.row_factory = sqlite3.Row
             self._suspect = False
             self.set_aside = aside or self.set_aside
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
         return self._connection
+
+    def _readable(self) -> sqlite3.Connection:
+        try:
+            return self._writable()
+        except StoreError as error:
+            if error.cause not in {Cause.FULL, Cause.UNWRITABLE, Cause.IO}:
+                raise
+            self._reader = self._reader or open_for_reading(self._state)
+            if self._reader is None:
+                raise
+            self._reader.row_factory = sqlite3.Row
+            return self._reader
 
     def _loaded_key(self) -> bytes:
         if self._key is None:
@@ -255,12 +275,13 @@ class Store:
         return self._key
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        for connection in (self._connection, self._reader):
+            if connection is not None:
+                connection.close()
+        self._connection = self._reader = None
 
     def _rows(self, query: str, values: _Values = ()) -> list[Document]:
-        with self._session() as connection:
+        with self._session(reading=True) as connection:
             return [dict(row) for row in connection.execute(query, values)]
 
     def _documents(self, query: str, values: _Values) -> list[Document]:
