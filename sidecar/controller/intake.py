@@ -2,9 +2,11 @@
 From findings to incidents: one cause, one number.
 
 Theory
-    A finding belongs, in this order, to the running incident whose scope contains it; to a running incident inside its
-    scope, which then widens (the oldest takes the others in); to an incident that ended less than `FOLD_S` ago on the
-    same or a nested scope, which is reopened as a flap; else it opens a new one. A finding that a person's verdict
+    A finding belongs, in this order, to the running incident on its scope; to one whose scope contains it, of an akin
+    cause; to an akin one inside its scope, which then widens (the oldest takes the others in); to an akin one that ended
+    less than `FOLD_S` ago on the same scope, which is reopened as a flap; else it opens a new one. Akin: both about the
+    health of the API, both about what we refuse, or both about how much arrives; a client that fails while a limit is
+    too low is another cause. A finding that a person's verdict
     silences is heard by a running incident and does none of the rest; the events say so once.
 
 What can go wrong
@@ -36,6 +38,11 @@ WIDEN_S: Final = 5.0
 NOTES_KEPT: Final = 1_000
 
 Key = tuple[Detector, Scope]
+_KINDS: Final = (  # of causes
+    frozenset({Detector.ERRORS, Detector.LATENCY, Detector.TRIP}),
+    frozenset({Detector.REFUSALS}),
+    frozenset({Detector.SURGE, Detector.SILENCE}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +131,21 @@ class Intake:
     def _place(self, finding: Finding, now: Moment) -> int | None:
         scope = finding.case.scope
         running = self._book.running()
-        around = [i for i in running if i.scope.contains(scope)]
+        around = [i for i in running if i.scope == scope or (i.scope.contains(scope) and _akin(i, finding.case))]
         if around:
             return max(around, key=lambda i: (i.scope == scope, -i.id)).id
         if self._silenced(finding.case, now):
             return None
-        inside = [i for i in running if scope.contains(i.scope) and i.verdict is Verdict.PENDING]
+        inside = [
+            i for i in running if scope.contains(i.scope) and i.verdict is Verdict.PENDING and _akin(i, finding.case)
+        ]
         if inside:
             return self._widen(inside, finding.case, now)
         ended = self._ended_lately(finding.case, now)
-        if ended is not None:
-            return self._reopen(ended, finding, now) if self._is_new(ended, finding.case, now) else None
+        if ended is not None and not self._is_new(ended, finding.case, now):
+            return None
+        if ended is not None and ended.scope == scope:
+            return self._reopen(ended, finding, now)
         return self._open(finding, now)
 
     def _widen(self, inside: Sequence[Incident], case: Case, now: Moment) -> int | None:
@@ -167,7 +178,7 @@ class Intake:
             if ended is None or incident.running or now.at - ended.at > FOLD_S:
                 continue
             related = incident.scope.contains(case.scope) or case.scope.contains(incident.scope)
-            if related and incident.verdict in (Verdict.PENDING, Verdict.CONFIRMED):
+            if related and _akin(incident, case) and incident.verdict in (Verdict.PENDING, Verdict.CONFIRMED):
                 return incident
         return None
 
@@ -180,8 +191,8 @@ class Intake:
         return again or (begun > ended.resolved.at and case.tripped)
 
     def _reopen(self, ended: Incident, finding: Finding, now: Moment) -> int:
-        scope = finding.case.scope if finding.case.scope.contains(ended.scope) else ended.scope
-        incident = lifecycle.reopen(lifecycle.widen(ended, scope), now)
+        scope = ended.scope
+        incident = lifecycle.reopen(ended, now)
         self._book.put_incident(replace(incident, quote=self._quote(finding.case, now) or incident.quote))
         body = {"flaps": incident.flaps}
         self._book.event("incident.reopened", now, incident=ended.id, scope=scope, body=body)
@@ -279,3 +290,9 @@ class Intake:
 def _strongest(scope: Scope, findings: Sequence[Finding]) -> Case:
     """Return the case that decides: one on the incident's own scope before a narrower one, a severe one before others."""
     return max(findings, key=lambda f: (f.case.scope == scope, f.case.severe, f.case.sample)).case
+
+
+def _akin(incident: Incident, case: Case) -> bool:
+    """Tell whether the incident and the case may have one cause."""
+    sounding = {signal.detector for signal in case.signals}
+    return any(kind & sounding and kind & set(incident.detectors) for kind in _KINDS)
