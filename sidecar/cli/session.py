@@ -120,6 +120,7 @@ class Session:
         console = self.console
         if self.wants_json:
             console.file.write(as_json(answer.body))
+            console.file.flush()  # a pipe is read document by document
             return
         for item in _items(view(answer.body, answer.now)):
             console.print(item)

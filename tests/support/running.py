@@ -45,9 +45,10 @@ class Running:
                 self._news.put(json.loads(line))
         self._news.put({"event": "the log ends"})
 
-    def wait_for(self, *words: str, timeout_s: float = START_S) -> None:
-        """Wait until for each of *words* a log line's event begins with it."""
-        left = {word for word in words if not any(line["event"].startswith(word) for line in self.lines)}
+    def wait_for(self, *words: str, timeout_s: float = START_S, after: int = 0) -> None:
+        """Wait until for each of *words* a log line's event begins with it; the first *after* lines do not count."""
+        known = self.lines[after:]
+        left = {word for word in words if not any(line["event"].startswith(word) for line in known)}
         while left:
             line = self._news.get(timeout=timeout_s)
             self.lines.append(line)
