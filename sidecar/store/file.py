@@ -21,6 +21,7 @@ from sidecar.store.errors import Cause, StoreError, explained, unwritable
 from sidecar.store.schema import MIGRATIONS
 
 DATABASE: Final = "sidecar.db"
+_MAGIC: Final = b"SQLite format 3\0"
 BUSY_S: Final = 2.0
 # quick_check reads the whole file; a larger one is only checked after SQLite itself called it corrupt, so that a new
 # controller is there within two seconds.
@@ -51,6 +52,7 @@ def open_database(state: Path, *, suspect: bool) -> tuple[sqlite3.Connection, Pa
     except OSError as error:
         raise unwritable(error, path) from error
     try:
+        _refuse_foreign(path)
         return _ready(path, suspect=suspect), None
     except StoreError as error:
         if error.cause is not Cause.CORRUPT:
@@ -91,6 +93,22 @@ def connect(path: Path, *, mode: str = "rw") -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Look before SQLite does: it would delete the WAL of a file that has lost its first page."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC) + 2)
+        size, wal = path.stat().st_size, path.with_name(path.name + "-wal")
+        left_alone = not size and wal.exists() and wal.stat().st_size
+    except OSError as error:
+        raise unwritable(error, path) from error
+    page_bytes = (
+        int.from_bytes(start[len(_MAGIC) :], "big") or 1
+    )  # 1 stands for 65,536: https://sqlite.org/fileformat.html
+    if left_alone or (size and (not start.startswith(_MAGIC) or size < page_bytes)):
+        raise StoreError(Cause.CORRUPT, f"{path}: no SQLite database", "it will be set aside and a new one begun")
 
 
 def _ready(path: Path, *, suspect: bool) -> sqlite3.Connection:

@@ -219,9 +219,10 @@ def test_damaged_file_is_set_aside_not_deleted(damage, state: Path) -> None:  # 
     assert Store.open(state).events(limit=1)[0]["sequence"] == 1
 
 
-def test_side_files_go_with_the_damaged_file(state: Path) -> None:
-    """A WAL that belongs to the damaged file is kept beside it, so that it can still be looked into."""
-    damage_header(filled(state))
+@pytest.mark.parametrize("content", [b"", b"short", b"SQLite format 3\0\x10\0 and no more", b"x" * 10_000])
+def test_side_files_go_with_the_damaged_file(content: bytes, state: Path) -> None:
+    """A WAL whose database lost its beginning is kept beside it, so that it can still be looked into."""
+    filled(state).write_bytes(content)
     (state / "sidecar.db-wal").write_bytes(b"some wal")
 
     store = Store.open(state)
