@@ -45,7 +45,8 @@ _LINE: Final = re.compile(
     + _QUOTED
     + rb"))?+)*+"
 )
-_TRAILER: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_PLAIN_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+_TRAILER: Final = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*+)")
 _BARE: Final = re.compile(rb"(?<!\r)\n|\r[^\n]")
 _SIZE, _PAYLOAD, _END, _TRAILERS = range(4)
 
@@ -111,14 +112,26 @@ class ChunkedBody:
         trailers: Lower-case name and value of each trailer field, once complete.
     """
 
-    __slots__ = ("_allowance", "_line", "_remaining", "_state", "complete", "problem", "trailers")
+    __slots__ = (
+        "_allowance",
+        "_bounded",
+        "_judged",
+        "_line",
+        "_remaining",
+        "_state",
+        "complete",
+        "problem",
+        "trailers",
+    )
 
     def __init__(self, *, bounded: bool = True) -> None:
         """Start before the first chunk line; *bounded* holds the sender to the allowance for small chunks."""
         self._state = _SIZE
         self._remaining = 0
         self._line = b""
-        self._allowance = SMALL_CHUNKS * SMALL_CHUNK_BYTES if bounded else -1
+        self._judged = 0
+        self._bounded = bounded
+        self._allowance = SMALL_CHUNKS * SMALL_CHUNK_BYTES
         self.complete = False
         self.problem = ""
         self.trailers: tuple[tuple[bytes, bytes], ...] = ()
@@ -137,7 +150,7 @@ class ChunkedBody:
             return b"", 0
         kept = len(self._line)
         text = self._line + fed if kept else fed
-        self._line = b""
+        self._line, self._judged = b"", kept
         pieces: list[bytes] = []
         at = self._decode(text, pieces)
         return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), at - kept
@@ -154,6 +167,10 @@ class ChunkedBody:
                 if not self._remaining:
                     self._state = _END
                 continue
+            if self._state == _SIZE:
+                at = self._whole_chunks(text, at, pieces)
+                if at == size or self.problem:
+                    break
             step = self._end if self._state == _END else self._size if self._state == _SIZE else self._trailers
             taken = step(text, at)
             if taken == 0:  # the line is not whole yet
@@ -189,11 +206,26 @@ class ChunkedBody:
         return end + 2 - at
 
     def _charge(self, size: int) -> None:
-        if self._allowance < 0 or size == 0:
-            return
-        self._allowance += size - SMALL_CHUNK_BYTES if size < SMALL_CHUNK_BYTES else min(size, _MAX_SIZE)
-        if self._allowance < 0:
-            self.problem = f"more than {SMALL_CHUNKS} chunks are smaller than {SMALL_CHUNK_BYTES} bytes"
+        """Hold the sender to the allowance: a chunk costs 64 bytes of it and earns its own."""
+        if self._bounded and size:
+            self._allowance += size - SMALL_CHUNK_BYTES
+            if self._allowance < 0:
+                self.problem = f"more than {SMALL_CHUNKS} chunks are smaller than {SMALL_CHUNK_BYTES} bytes"
+
+    def _whole_chunks(self, text: bytes, at: int, pieces: list[bytes]) -> int:
+        """Take the chunks that lie in *text* as a whole, without extensions: nearly all there are; return the new offset."""
+        total = len(text)
+        while (line := _PLAIN_LINE.match(text, at)) is not None:
+            size, begin = int(line[1], 16), line.end()
+            end = begin + size
+            if not size or end + 2 > total or not text.startswith(b"\r\n", end):
+                break
+            self._charge(size)
+            if self.problem:
+                break
+            pieces.append(text[begin:end])
+            at = end + 2
+        return at
 
     def _trailers(self, text: bytes, at: int) -> int:
         """Take the trailer section with its blank line."""
@@ -212,7 +244,7 @@ class ChunkedBody:
         if not all(found):
             self.problem = "a trailer field is malformed"
             return 0
-        self.trailers = tuple((match[1].lower(), match[2]) for match in found if match is not None)
+        self.trailers = tuple((match[1].lower(), match[2].strip(b" \t")) for match in found if match is not None)
         self.complete = True
         return end + 4 - at
 
@@ -220,7 +252,7 @@ class ChunkedBody:
         """Judge a line or section whose end has not arrived: it must not be malformed or too long already."""
         if len(text) - at >= limit:
             self.problem = f"{what} exceeds {limit} bytes"
-        elif _BARE.search(text, at):
+        elif _BARE.search(text, max(at, self._judged - 1)):
             self.problem = f"{what} holds a bare CR or LF"
 
 

@@ -137,7 +137,8 @@ class Exchange:
     def _send(self, upstream: Upstream, now: float) -> None:
         self.upstream = upstream
         self._endpoint = upstream.home.label
-        head = request_head(self._head, self._client.peer, self._live.hop, clock.random_bits(_TRACE_BITS))
+        named = b"" if self._head.host else upstream.home.label.encode("ascii")
+        head = request_head(self._head, self._client.peer, self._live.hop, clock.random_bits(_TRACE_BITS), named)
         upstream.ask(self, self._head.method, head + self._early if self._early else head)
         self._early = b""
         if self.request_done:

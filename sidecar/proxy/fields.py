@@ -29,7 +29,7 @@ _NAME: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++:"
 _SECTION: Final = re.compile(rb"(?:" + _NAME + rb"[\t\x20-\x7e\x80-\xff]*+(?<![ \t])\r\n)*+\r\n")
 # llhttp keeps white space behind a value and refuses it behind `chunked`: it is stripped before llhttp sees it.
 _UNSTRIPPED: Final = re.compile(rb"(?:" + _NAME + rb"[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
-_TRAILING: Final = re.compile(rb"[ \t]+\r\n")
+_TRAILING: Final = re.compile(rb"(?<![ \t])[ \t]++\r\n")  # begins at a run's first byte only: linear
 
 MALFORMED: Final = "a field line is malformed"
 TOO_MANY: Final = f"more than {MAX_FIELDS} fields"

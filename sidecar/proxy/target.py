@@ -46,7 +46,7 @@ MAX_HOST_BYTES: Final = 261  # a DNS name of 255 and a port
 _HOST: Final = re.compile(rb"(?:([A-Za-z0-9._~!$&'()*+;=-]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 _NUMBER: Final = re.compile(rb"(?:[^.]*\.)*(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 _ORIGIN: Final = re.compile(
-    rb"(/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*+)(\?(?:[!$&-;=?-~]|%[0-9A-Fa-f]{2})*+)?"
+    rb"(/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|%[0-9A-Fa-f]{2})*+)(\?(?:[!$&-;=?-~]++|%[0-9A-Fa-f]{2})*+)?"
 )
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)(.*)")
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
