@@ -265,3 +265,22 @@ def shares(play: Playbook, requests: int, step_s: float) -> Sequence[bool]:
         answers.append(play.passed(1) == 1)
         play.now += step_s
     return answers
+
+
+# --- beginnings ------------------------------------------------------------------------------------------------
+
+
+def opened(**numbers: object) -> Playbook:
+    """Return a playbook whose breaker tripped at 0.0 by seven failures."""
+    play = Playbook(breaker(**numbers))
+    return play.at(0.0).send(7, outcome=FAILURE)
+
+
+def half_open(**numbers: object) -> Playbook:
+    """Return a playbook whose breaker is about to half-open at 5.0."""
+    return opened(**numbers).at(5.0)
+
+
+def closed_again(**numbers: object) -> Playbook:
+    """Return a playbook whose breaker closed at 5.0 by eight good probes."""
+    return half_open(**numbers).send(8)
