@@ -10,9 +10,9 @@ from aiohttp import web
 from sidecar.admin import auth, openapi
 from sidecar.admin.errors import Handler, Middleware, Problem, problems
 from sidecar.admin.origin import cross_site, is_ours
-from sidecar.admin.ports import Control
 from sidecar.admin.stream import STREAMS, Streams
 from sidecar.admin.table import CALLS
+from sidecar.controller.ports import Control
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 

@@ -13,9 +13,9 @@ from sidecar.admin import auth
 from sidecar.admin.errors import Problem
 from sidecar.admin.models import B, Body, parse
 from sidecar.admin.parameters import Parameter, read_all
-from sidecar.admin.ports import Control, Document, Page
 from sidecar.config.policies import Token
 from sidecar.controller.commands import Command, Done, Rejected, RejectedKind
+from sidecar.controller.ports import Control, Document, Page
 
 T = TypeVar("T")
 

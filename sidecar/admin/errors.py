@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from sidecar.admin.ports import ConfigRefused, Unavailable
+from sidecar.controller.ports import ConfigRefused, Unavailable
 
 PROBLEM: Final = "application/problem+json"
 __all__ = ["PROBLEM", "Handler", "Middleware", "Problem", "fault", "problems"]

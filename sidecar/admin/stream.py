@@ -23,7 +23,7 @@ from aiohttp import web
 from sidecar.admin.calls import EVENTS, Asked
 from sidecar.admin.errors import Problem
 from sidecar.admin.parameters import LAST_EVENT
-from sidecar.admin.ports import Document
+from sidecar.controller.ports import Document
 
 HEARTBEAT_S: Final = 15.0
 WRITE_S: Final = 10.0

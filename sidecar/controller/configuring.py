@@ -35,13 +35,13 @@ from typing import Any, Final
 import structlog
 
 from sidecar import clock
-from sidecar.admin.ports import ConfigRefused
 from sidecar.config.diff import Change, diff
 from sidecar.config.errors import ConfigError, ConfigErrors
 from sidecar.config.load import load, static_changes, text_hash
 from sidecar.config.policies import AdminPolicy, Compiled, StaticConfig
 from sidecar.controller.effects import AppendEvent, PutMark, PutVersion, SetVersionState, Write
 from sidecar.controller.journal import Journal
+from sidecar.controller.ports import ConfigRefused
 from sidecar.controller.rollout import Rollout
 from sidecar.incident.words import rfc3339
 from sidecar.store.errors import StoreError

@@ -1,4 +1,4 @@
-"""The controller as its API sees it: implements `admin/ports.py` over the engine, the journal and the config's history."""
+"""The controller as its API sees it: implements `controller/ports.py` over the engine, the journal and the config's history."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sidecar import __version__, clock
-from sidecar.admin.ports import ConfigRefused, Document, Page, Unavailable
 from sidecar.config.diff import diff
 from sidecar.config.mask import mask
 from sidecar.config.policies import Token
@@ -17,6 +16,7 @@ from sidecar.controller.configuring import Configuring
 from sidecar.controller.effects import AppendEvent, PutVersion
 from sidecar.controller.journal import Journal
 from sidecar.controller.loop import Loop, moment
+from sidecar.controller.ports import ConfigRefused, Document, Page, Unavailable
 from sidecar.incident.documents import without_kept
 from sidecar.incident.postmortem import postmortem
 from sidecar.incident.words import rfc3339

@@ -15,13 +15,13 @@ from typing import Any, Final
 import structlog
 
 from sidecar import clock
-from sidecar.admin.ports import ConfigRefused
 from sidecar.config.diff import Change, touches
 from sidecar.controller import effects as fx
 from sidecar.controller.commands import Command, Done, Rejected
 from sidecar.controller.configuring import AUTOMATION, Active, Configuring
 from sidecar.controller.engine import Engine
 from sidecar.controller.journal import Journal
+from sidecar.controller.ports import ConfigRefused
 from sidecar.controller.rollout import Rollout
 from sidecar.controller.watch import Vitals, worse
 from sidecar.facts import Directive, Moment, RouteSecond

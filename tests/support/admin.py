@@ -12,7 +12,7 @@ from email.utils import format_datetime
 from aiohttp import web
 
 from sidecar.admin.app import create_app
-from sidecar.admin.ports import Control
+from sidecar.controller.ports import Control
 from tests.support import documents as d
 from tests.support.control import MemoryControl
 

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 
-from sidecar.admin.ports import ConfigRefused, Document, Page
 from sidecar.config.policies import Token
 from sidecar.config.units import format_rate, format_ratio
 from sidecar.controller.commands import (
@@ -18,6 +17,7 @@ from sidecar.controller.commands import (
     RejectedKind,
     SetOverride,
 )
+from sidecar.controller.ports import ConfigRefused, Document, Page
 from tests.support import documents as d
 
 SECRETS = {"viewer": "viewer-secret", "operator": "operator-secret", "admin": "admin-secret"}

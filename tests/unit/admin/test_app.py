@@ -11,7 +11,6 @@ from aiohttp.test_utils import TestClient
 from sidecar.admin import openapi
 from sidecar.admin.app import MAX_BODY_BYTES
 from sidecar.admin.auth import TRIES, Role
-from sidecar.admin.ports import Unavailable
 from sidecar.admin.table import CALLS
 from sidecar.controller.commands import (
     Acknowledge,
@@ -24,6 +23,7 @@ from sidecar.controller.commands import (
     ReleaseVerdict,
     SetOverride,
 )
+from sidecar.controller.ports import Unavailable
 from sidecar.facts import Action, Scope
 from tests.support import documents as d
 from tests.support.control import MemoryControl, token

@@ -1,4 +1,4 @@
-"""What the admin API needs of the controller; `controller/control.py` is it."""
+"""What the admin API needs of the controller: the port `Control`, which `controller/control.py` implements."""
 
 from __future__ import annotations
 
