@@ -139,6 +139,30 @@ def test_status_of_a_troubled_sidecar(folder: Path) -> None:
         compare("status-troubled", run(url, ["status"]))
 
 
+def test_broken_chain(folder: Path) -> None:
+    """An edited event is exit 1 and named."""
+
+    async def verify() -> dict[str, object]:
+        return {"ok": False, "rows": 41, "first_bad": 17, "problem": "its hash is not that of its content"}
+
+    control = MemoryControl()
+    control.verify = verify
+    with admin_server(control) as url:
+        compare("audit-verify-broken", run(url, ["audit", "verify"]))
+
+
+def test_message_that_does_not_arrive(folder: Path) -> None:
+    """A receiver that refuses the test message is exit 1, with its words."""
+
+    async def refuse(name: str) -> dict[str, object]:
+        return {"name": name, "type": "webhook", "ok": False, "attempts": 1, "problem": "answered 401"}
+
+    control = MemoryControl()
+    control.notify_test = refuse
+    with admin_server(control) as url:
+        compare("notify-test-refused", run(url, ["notify", "test", "pager"]))
+
+
 def test_unreachable(folder: Path, unused_tcp_port: int) -> None:
     """No sidecar at the address: exit 3, and how to start one."""
     url = f"http://127.0.0.1:{unused_tcp_port}"
@@ -157,5 +181,13 @@ def test_too_low_a_role(admin: str) -> None:
 
 def test_no_golden_file_is_left_over() -> None:
     """Every golden file belongs to a case."""
-    extra = {"status-quiet", "status-troubled", "unreachable", "wrong-token", "low-role"}
+    extra = {
+        "audit-verify-broken",
+        "notify-test-refused",
+        "status-quiet",
+        "status-troubled",
+        "unreachable",
+        "wrong-token",
+        "low-role",
+    }
     assert {file.stem for file in FOLDER.iterdir()} == set(CASES) | extra
