@@ -11,7 +11,7 @@ Tables: candidates from narrow to wide; the first that holds is the answer
 
     scope       holds when
     client      ≥ 80 % of the excess, and the other clients, with at least 10 requests, fail at most a quarter as often
-    service     no single route explains it: at least two routes, ≥ 80 % of those with 5 requests or more, are bad
+    service     at least two routes, ≥ 80 % of those with 5 requests or more, are bad, none of them by one client
     route       else
 
     method, status, endpoint and path are no scopes; their shares go into the evidence.
@@ -25,7 +25,7 @@ What can go wrong
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -117,7 +117,8 @@ def attribute(window: Sequence[RouteSecond], before: Sequence[RouteSecond], sign
         requests, failures = _table(own, "client", slow=False).get(culprit.name, (0, 0))
         was = _table(own_before, "client", slow=False).get(culprit.name, (0, 0))
     else:
-        scope = _wide(routes, routes_before, shares["route"], signal.scope, normal)
+        bad = _bad_routes(window, routes, routes_before, normal)
+        scope = _wide(routes, bad, shares["route"], signal.scope)
         requests, failures = _sum(routes, scope)
         was = _sum(routes_before, scope)
     everything = sum(n for n, _ in routes.values())
@@ -203,15 +204,26 @@ def _client(table: Table, shares: Sequence[Share], rows: Sequence[RouteSecond], 
     return first if rest_bad / rest <= REST_FACTOR * own_ratio else None
 
 
-def _wide(now: Table, was: Table, shares: Sequence[Share], claimed: Scope, normal: float) -> Scope:
-    """Return the service when most routes are bad at the same time, else the one route."""
-    active = {name: counts for name, counts in now.items() if counts[0] >= ROUTE_REQUESTS}
-    bad = [
+def _bad_routes(window: Sequence[RouteSecond], now: Table, was: Table, normal: float) -> set[str]:
+    """Return the routes that fail as a whole: far more than before, and not by one client."""
+    bad = {
         name
-        for name, (n, k) in active.items()
-        if k / n >= max(BAD_RATIO, BAD_FACTOR * _shrunk(was.get(name, (0, 0)), normal))
-    ]
-    if len(bad) >= LEAST_ROUTES and len(bad) >= EXPLAINS * len(active):
+        for name, (n, k) in now.items()
+        if n >= ROUTE_REQUESTS and k / n >= max(BAD_RATIO, BAD_FACTOR * _shrunk(was.get(name, (0, 0)), normal))
+    }
+    return bad if len(bad) < LEAST_ROUTES else {name for name in bad if not _by_client(window, name, normal)}
+
+
+def _by_client(window: Sequence[RouteSecond], route: str, normal: float) -> bool:
+    rows = _of(window, Scope.route(route))
+    table = _table(rows, "client", slow=False)
+    return _client(table, _shares(table, {}, normal), rows, slow=False) is not None
+
+
+def _wide(now: Table, bad: Collection[str], shares: Sequence[Share], claimed: Scope) -> Scope:
+    """Return the service when most routes are bad at the same time, else the one route."""
+    active = sum(n >= ROUTE_REQUESTS for n, _ in now.values())
+    if len(bad) >= LEAST_ROUTES and len(bad) >= EXPLAINS * active:
         return Scope.service()
     if claimed.kind is ScopeKind.SERVICE and shares and shares[0].share_ratio >= EXPLAINS and len(now) > 1:
         return Scope.route(shares[0].name)

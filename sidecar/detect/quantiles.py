@@ -97,8 +97,8 @@ class LatencyBaseline:
 
     @property
     def rate_per_s(self) -> float:
-        """Return the requests a second, as learnt."""
-        return self.total / self.seconds if self.seconds else 0.0
+        """Return the requests a second, as learnt; 0 while cold."""
+        return self.total / self.seconds if self.seconds and self.warm_at is not None else 0.0
 
     @property
     def cold(self) -> str:
@@ -110,7 +110,9 @@ class LatencyBaseline:
         return f"baseline cold, {self.seconds:.0f} of {self._warmup_s:.0f} s"
 
     def tested_ratios(self) -> list[float]:
-        """Return, for each level, the share above it that a test takes as normal."""
+        """Return, for each level, the share above it that a test takes as normal; nominal while cold."""
+        if self.warm_at is None:
+            return [1 - q for q in QUANTILES]
         ratios = (sigmoid(held) for held in self.held)
         return [sigmoid(logit(ratio) + margin(0.5 + ratio * self.total, ratio)) for ratio in ratios]
 

@@ -11,11 +11,11 @@ Theory
     needs fewer trials on average.
 
     q1 is not the ratio at the worst moment: an outage that turned into 10 % failures is not well. It is half the way
-    (in logits) from normal to the incident's ratio, at least what automation acts upon (max(5 %, 10·p̂)), at most 25 %.
+    (in logits) from normal to the incident's ratio, at least what automation acts upon (max(5 %, 10·p̂)), at most 20 %.
 
 Tables
     incident at        q1      good trials in a row until `healthy`
-    100 %              25 %    16
+    100 %              20 %    21
     20 % and below     5 %     94
     (normal 0.15 %)
 
@@ -37,7 +37,7 @@ from sidecar.detect.keep import Document, Names, keep, revive
 
 ALPHA: Final = 0.01  # called healthy though broken
 BETA: Final = 0.01  # called broken though healthy
-MOST_BROKEN: Final = 0.25
+MOST_BROKEN: Final = 0.2
 HEALTHY_AT: Final = log((1 - BETA) / ALPHA)
 BROKEN_AT: Final = -log((1 - ALPHA) / BETA)
 

@@ -298,7 +298,8 @@ class TrafficDetector:
         self._aim()
 
     def _aim(self) -> None:
-        rate, dispersion = self.forecast.rate_per_s, self.forecast.dispersion.value
+        cold, dispersion = self.forecast.warm_at is None, self.forecast.dispersion.value
+        rate = 0.0 if cold else self.forecast.rate_per_s
         self.threshold = threshold(rate, TESTS, self._policy.sensitivity)
         top = cap(self.threshold)
         high = max(rate, LEAST_SURGE_PER_S)
