@@ -123,6 +123,7 @@ class Worker:
         self._tap = Tap(told.epoch, self._send)
         version = boot.version if boot is not None else 0
         self.plane = Plane(self._loop, self._install, self._shared(compiled), version, self._tap, now)
+        self._born_at = clock.now()
         self._link = LinkClient(link_path(told.runtime), self._hello, self._take)
         self._prepared: tuple[int, asyncio.Task[Compiled]] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -235,6 +236,7 @@ class Worker:
             config_version=plane.live.version,
             dropped=self._link.dropped + self._tap.dropped,
             draining=self._leaving,
+            since_at=self._born_at,
         )
         self._lag_s = 0.0
         if not self._link.send(tick):
@@ -247,7 +249,7 @@ class Worker:
 
     def _hello(self) -> Hello:
         self.plane.meter.resend()
-        return Hello(self._told.index, self._told.epoch, os.getpid(), self.plane.live.version)
+        return Hello(self._told.index, self._told.epoch, os.getpid(), self.plane.live.version, self._born_at)
 
     def _take(self, frame: Frame) -> None:
         now, guard = clock.now(), self.plane.guard
