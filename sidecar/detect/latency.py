@@ -17,7 +17,7 @@ Theory
 
 Tables
     claim                 p95 now (ended in the last 10 s, faded, and those that wait beyond q99) against p95 of the baseline
-    is raised             ≥ 1.3 times, or ≥ +50 ms
+    is raised             (≥ 1.3 times, or ≥ +50 ms) and ≥ +5 ms; 2 times instead of 1.3 while the baseline is young
     is material           score ≥ h + 3, ≥ 2 times and ≥ +50 ms, at least `min_requests`
     is severe             never: slowness alone needs a second witness
 
@@ -47,6 +47,8 @@ from sidecar.measure.histogram import LOWER_S, UPPER_S
 
 NEED_REQUESTS: Final = 1000
 RAISE_RATIO, RAISE_S = 1.3, 0.05
+YOUNG_RAISE_RATIO: Final = 2.0
+LEAST_S: Final = 0.005  # less is the scheduler's jitter on a busy machine, and nobody's incident
 MATERIAL_RATIO, MATERIAL_S = 2.0, 0.05
 HORIZON_S: Final = 10.0
 HORIZON_REQUESTS: Final = 20.0
@@ -231,7 +233,8 @@ class LatencyDetector:
 
     def _speaks(self) -> bool:
         p95, normal = self.p95_s(), self.baseline.p95_s
-        return p95 >= RAISE_RATIO * normal or p95 >= normal + RAISE_S
+        least = YOUNG_RAISE_RATIO if self.baseline.young else RAISE_RATIO
+        return p95 >= normal + LEAST_S and (p95 >= least * normal or p95 >= normal + RAISE_S)
 
     def accept(self) -> None:
         """Take the present as normal: a person's verdict `benign`, or 24 h."""

@@ -101,6 +101,11 @@ class LatencyBaseline:
         return self.total / self.seconds if self.seconds and self.warm_at is not None else 0.0
 
     @property
+    def young(self) -> bool:
+        """Tell whether too little was learnt for the levels to be more than a first guess."""
+        return self.total < GROWN_REQUESTS
+
+    @property
     def cold(self) -> str:
         """Say what the warm-up still lacks; empty once it is over."""
         if self.warm_at is not None:
@@ -155,7 +160,7 @@ class LatencyBaseline:
         return bool(free)
 
     def _absorb(self, sums: array[float], seconds: float) -> None:
-        if self.total >= GROWN_REQUESTS:
+        if not self.young:
             self._winsorise(sums)
         fade = 0.5 ** (seconds / HALF_LIFE_S)
         counts = self.counts
@@ -177,7 +182,7 @@ class LatencyBaseline:
 
     def _settle(self, seconds: float) -> None:
         """Let levels and shares follow the histogram, as far as *seconds* allow once it is grown."""
-        grown = self.total >= GROWN_REQUESTS
+        grown = not self.young
         self.p95_s = quantile_s(self.counts, 0.95)
         for j, q in enumerate(QUANTILES):
             level = quantile_s(self.counts, q)
