@@ -147,8 +147,8 @@ class Engine:
         self._end_overrides(now)
         cases = self._intake.take([_finding(found) for found in findings], now)
         self._meter.take({row.route: row for row in rows}, now)
-        for number, case in cases.items():
-            self._responder.act(self._book.incidents[number], case, self._intake.mark_of(case, now), now)
+        for number, found in cases.items():
+            self._responder.act(number, found, [self._intake.mark_of(case, now) for case in found], now)
         self._responder.ramp(now)
         self._responder.renew(now)
         self._responder.climb(now)

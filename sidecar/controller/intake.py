@@ -29,15 +29,15 @@ from sidecar.decide import sticky
 from sidecar.decide.policies import RollbackMode
 from sidecar.decide.policy import Case, proven_again
 from sidecar.decide.suspect import first_suspect
-from sidecar.facts import Detector, Moment, Scope, Signal
+from sidecar.facts import Detector, Moment, Scope, ScopeKind, Signal
 from sidecar.incident import evidence, lifecycle, tally
 from sidecar.incident.lifecycle import FOLD_S, Affected, Impact, Incident, Resolution, Verdict
 
 YOUNG_S: Final = 30.0
 WIDEN_S: Final = 5.0
-NOTES_KEPT: Final = 1_000
 
 Key = tuple[Detector, Scope]
+_WIDTH: Final = (ScopeKind.SERVICE, ScopeKind.ROUTE, ScopeKind.ENDPOINT, ScopeKind.CLIENT)  # a wide one takes others in
 _KINDS: Final = (  # of causes
     frozenset({Detector.ERRORS, Detector.LATENCY, Detector.TRIP}),
     frozenset({Detector.REFUSALS}),
@@ -74,18 +74,18 @@ class Intake:
     def __repr__(self) -> str:
         return f"<Intake {len(self._episodes)} alarms>"
 
-    def take(self, findings: Sequence[Finding], now: Moment) -> dict[int, Case]:
-        """Sort this second's findings into incidents; return each running incident's strongest case."""
+    def take(self, findings: Sequence[Finding], now: Moment) -> dict[int, list[Case]]:
+        """Sort this second's findings into incidents; return each running one's cases, its own scope's first."""
         self.opened.clear()
         self._follow(findings, now)
         placed: dict[int, list[Finding]] = {}
-        for finding in sorted(findings, key=lambda f: not f.case.severe):
+        for finding in sorted(findings, key=lambda f: (_WIDTH.index(f.case.scope.kind), not f.case.severe)):
             number = self._place(finding, now)
             if number is not None:
                 placed.setdefault(number, []).append(finding)
         for incident in self._book.running():
             self._hear(incident, placed.get(incident.id, ()), now)
-        return {n: _strongest(self._book.incidents[n].scope, found) for n, found in placed.items()}
+        return {n: _ordered(self._book.incidents[n].scope, found) for n, found in placed.items()}
 
     # --- episodes and verdicts
 
@@ -287,9 +287,10 @@ class Intake:
             self._book.move_incident(heard, now)
 
 
-def _strongest(scope: Scope, findings: Sequence[Finding]) -> Case:
-    """Return the case that decides: one on the incident's own scope before a narrower one, a severe one before others."""
-    return max(findings, key=lambda f: (f.case.scope == scope, f.case.severe, f.case.sample)).case
+def _ordered(scope: Scope, findings: Sequence[Finding]) -> list[Case]:
+    """Return the cases: on the incident's own scope before narrower ones, severe ones before others."""
+    ranked = sorted(findings, key=lambda f: (f.case.scope != scope, not f.case.severe, -f.case.sample))
+    return [finding.case for finding in ranked]
 
 
 def _akin(incident: Incident, case: Case) -> bool:

@@ -49,23 +49,39 @@ class Responder:
 
     # --- start
 
-    def act(self, incident: Incident, case: Case, mark: Mark | None, now: Moment) -> None:
-        """Isolate for *case* when every condition of `decide/policy.py` holds; else say which one does not."""
+    def act(self, number: int, cases: Sequence[Case], marks: Sequence[Mark | None], now: Moment) -> None:
+        """
+        Isolate for the first of *cases* that meets every condition of `decide/policy.py`; else say what is missing.
+
+        Args:
+            number: The incident.
+            cases: Its findings of this second, its own scope's first; that one's reason is shown.
+            marks: Of each case, the verdict that binds it.
+            now: The end of the second.
+        """
+        for place, (case, mark) in enumerate(zip(cases, marks, strict=True)):
+            incident = self._book.incidents[number]
+            if any(i.scope.contains(case.scope) for i in self._book.live()) or self._fading(incident, case, now):
+                continue
+            why, proposal = self._ruled(case, mark, now)
+            if why is Why.ACT and proposal is not None:
+                self.start(incident, proposal, case, AUTOMATION, now)
+            elif place == 0:
+                self._withhold(incident, case, why, proposal, now)
+
+    def _ruled(self, case: Case, mark: Mark | None, now: Moment) -> tuple[Why, Proposal | None]:
         book = self._book
-        if any(isolation.scope.contains(case.scope) for isolation in book.live()) or self._fading(incident, case, now):
-            return
         load = self._history.load(now.at - budget.WINDOW_S)
         proposal = policy.propose(case.scope, case.signals, book.policy, load, budget.WINDOW_S)
         override = hands_off(book.overrides.values(), case.scope)
-        why = policy.rule(case, book.policy, self.mode, mark=mark, override=override)
-        if why is Why.ACT and proposal is not None:
-            self.start(replace(incident, proposal=proposal), proposal, case, AUTOMATION, now)
-            return
+        return policy.rule(case, book.policy, self.mode, mark=mark, override=override), proposal
+
+    def _withhold(self, incident: Incident, case: Case, why: Why, proposal: Proposal | None, now: Moment) -> None:
         if why.would and why.value != incident.ruling:
             body = {"because": why.value, "would": proposal.action.value if proposal else "nothing"}
-            book.event("isolation.withheld", now, incident=incident.id, scope=case.scope, body=body)
+            self._book.event("isolation.withheld", now, incident=incident.id, scope=case.scope, body=body)
         if (why.value, proposal) != (incident.ruling, incident.proposal):
-            book.put_incident(replace(incident, ruling=why.value, proposal=proposal))
+            self._book.put_incident(replace(incident, ruling=why.value, proposal=proposal))
 
     def _fading(self, incident: Incident, case: Case, now: Moment) -> bool:
         """Tell whether nothing new has happened since the incident's last isolation ended."""
