@@ -81,7 +81,7 @@ class Wheel:
             due = sorted(slot for slot in self._slots if slot <= last)
             self._turned = last + 1
             for slot in due:
-                for timer in self._slots.pop(slot):
+                for timer in self._slots.pop(slot, ()):  # an earlier one may have stopped all of them
                     timer.visit(now)
         self._arm()
 

@@ -79,6 +79,9 @@ class Reading(Enum):
     CLOSED = "closed"
 
 
+_HEAD, _ANSWER, _LINGER = Reading.HEAD, Reading.ANSWER, Reading.LINGER  # the hot path: an enum's attribute costs 30 ns
+
+
 class Downstream(asyncio.BufferedProtocol):
     """One connection of a client."""
 
@@ -119,14 +122,17 @@ class Downstream(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:  # noqa: ARG002  the loop's wish exceeds our bound
         """Offer the shared buffer, or as much of it as this connection may still keep."""
-        if self._reading is Reading.ANSWER and self._pending:
+        if self._pending and self._reading is _ANSWER:
             return READ_VIEW[: READ_BYTES - len(self._pending)]
         return READ_BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what the client sent."""
         try:
-            self._received(nbytes)
+            if self._reading is _HEAD and not self._pending:
+                self._serve(bytes(READ_VIEW[:nbytes]))
+            else:
+                self._received(nbytes)
         except Exception as error:  # one request's fault must not reach the event loop
             self._broken(error)
 
@@ -186,8 +192,7 @@ class Downstream(asyncio.BufferedProtocol):
     def _received(self, nbytes: int) -> None:
         match self._reading:
             case Reading.HEAD:
-                data = bytes(READ_VIEW[:nbytes])
-                self._serve(self._pending + data if self._pending else data, len(self._pending))
+                self._serve(self._pending + READ_VIEW[:nbytes], len(self._pending))
             case Reading.BODY:
                 self._read_body(bytes(READ_VIEW[:nbytes]))
             case Reading.ANSWER:
@@ -206,6 +211,7 @@ class Downstream(asyncio.BufferedProtocol):
     def _serve(self, data: bytes, seen: int = 0) -> None:
         """Serve the requests in *data* one after the other, as far as they are answered at once."""
         self._looping = True
+        self._pending = b""
         for _ in range(IN_A_ROW):
             now = clock.now()
             end = find_head_end(data, seen)
@@ -219,13 +225,13 @@ class Downstream(asyncio.BufferedProtocol):
                 self._reject(head, now)
                 return
             data = self._begin(head, data[end:], now)
-            if self.exchange is not None or self._reading is not Reading.HEAD or self.blocked:
+            if self.exchange is not None or self._reading is not _HEAD or self.blocked:
                 break
             seen = 0
         else:
             self._plane.loop.call_soon(self._go_on)
         self._looping = False
-        if self._reading is not Reading.LINGER:
+        if data and self._reading is not _LINGER:
             self._pending = data
 
     def _begin(self, head: RequestHead, rest: bytes, now: float) -> bytes:
@@ -287,7 +293,7 @@ class Downstream(asyncio.BufferedProtocol):
         self._wait_for_answer(now)
 
     def _wait_for_answer(self, now: float) -> None:
-        self._reading = Reading.ANSWER
+        self._reading = _ANSWER
         if self._eof:
             self._timer.set(now + HALF_CLOSED_S)
         else:
@@ -335,15 +341,15 @@ class Downstream(asyncio.BufferedProtocol):
             self._hold_reading(held=False)
         if not keep:
             self._linger()
-        elif self._reading is Reading.BODY:
-            self._reading = Reading.REST
-        elif self._reading is Reading.ANSWER:
-            self._reading = Reading.HEAD
+        elif self._reading is _ANSWER:
+            self._reading = _HEAD
             if not self._looping:
                 if self._pending:
                     self._go_on()
                 else:
                     self._idle(clock.now())
+        elif self._reading is Reading.BODY:
+            self._reading = Reading.REST
 
     def cut(self, exchange: Exchange, *, delimited: bool) -> None:
         """End the connection so that the client sees an incomplete answer: by a reset when its end has no other mark."""

@@ -55,6 +55,7 @@ from sidecar.reasons import TABLE, Reason, Refusal
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 _TRACE_BITS: Final = 192
 _UNSENT: Final = -1.0
+NO_BODY: Final = LengthBody(0)  # complete from the start, so that one serves all
 _LEFT: Final = TABLE[Reason.CLIENT_DISCONNECTED].status
 
 
@@ -62,7 +63,7 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_chunks", "_client", "_delimited", "_early", "_ended", "_endpoint", "_head", "_keep", "_latency_s", "_live", "_moved", "_plane", "_retried",
+        "_chunks", "_client", "_delimited", "_early", "_ended", "_endpoint", "_head", "_keep", "_latency_s", "_live", "_moved", "_own_s", "_plane", "_retried",
         "_seen_bytes", "_started_at", "_ticket", "body", "dial", "key", "request_done", "route", "sent_at", "status",
         "upstream",
     )  # fmt: skip
@@ -73,8 +74,8 @@ class Exchange:
         self._client = client
         self._head = head
         self._started_at = now
-        self.body: ChunkedBody | LengthBody = ChunkedBody() if head.chunked else LengthBody(head.content_length or 0)
-        self.request_done = not head.has_body
+        self.request_done = not head.chunked and not head.content_length
+        self.body: ChunkedBody | LengthBody = NO_BODY if self.request_done else _request_body(head)
         self.route: Route = plane.unrouted
         self.key = client.peer.key
         self.dial: Dial | None = None
@@ -90,6 +91,7 @@ class Exchange:
         self._latency_s: float | None = None
         self._delimited = True
         self._endpoint = ""
+        self._own_s = 0.0
         self._ended = self._moved = False
 
     def __repr__(self) -> str:
@@ -106,35 +108,40 @@ class Exchange:
             self.route.counters.arrive(self.key, now)
             return self.refuse(route, now)
         self.route = route
-        self.key = key = live.hop.client_key(route.client_key, self._client.peer, head)
+        self.key = key = live.key_of(route, self._client.peer, head)
         route.counters.arrive(key, now)
-        refusal = live.hop.loops(head) or self._bad_body(head.content_length or len(payload))
+        refusal = live.hop.loops(head) if b"via" in head.named else None
+        if refusal is None and self.body is not NO_BODY:
+            refusal = self._bad_body(head.content_length or len(payload))
         if refusal is not None:
             return self.refuse(refusal, now)
         ticket = route.guard.admit(key, now)
         if isinstance(ticket, Refusal):
             return self.refuse(ticket, now)
         self._ticket = ticket
-        self._early = self._frame(payload)
+        if self.body is not NO_BODY:
+            self._early = self._frame(payload)
         return self._connect(now)
 
     def _connect(self, now: float) -> None:
         pool = self._plane.pool
         backend = pool.choose(now)
-        upstream = backend.take() if self._may_reuse() else None
+        fresh = self._retried or (self._client.requests == 1 and self._head.method not in _IDEMPOTENT)
+        upstream = None if fresh else backend.take()
         if upstream is None:
             self.dial = pool.dial(backend, self)
             self._client.hold(held=bool(self._early))
         else:
-            self._send(upstream, now)
+            self._send(upstream)
+            self._own_s = self.sent_at - self._started_at if self.request_done else 0.0
 
-    def connected(self, upstream: Upstream, now: float) -> None:
+    def connected(self, upstream: Upstream, now: float) -> None:  # noqa: ARG002  Dialler's signature
         """Send the request on the connection that was made for it."""
         self.dial = None
         self._client.hold(held=False)
-        self._send(upstream, now)
+        self._send(upstream)
 
-    def _send(self, upstream: Upstream, now: float) -> None:
+    def _send(self, upstream: Upstream) -> None:
         self.upstream = upstream
         self._endpoint = upstream.home.label
         named = b"" if self._head.host else upstream.home.label.encode("ascii")
@@ -142,7 +149,7 @@ class Exchange:
         upstream.ask(self, self._head.method, head + self._early if self._early else head)
         self._early = b""
         if self.request_done:
-            self._sent(upstream, now)
+            self._sent(upstream, clock.now())
 
     def request_body(self, payload: bytes, now: float) -> None:
         """Pass more of the body on; the caller has set `request_done` when it was the last of it."""
@@ -176,17 +183,19 @@ class Exchange:
 
     def response(self, head: ResponseHead, payload: bytes, now: float, *, whole: Body | None) -> None:
         """Pass the answer's head on, in one write with what came of its body."""
-        minor = self._head.minor
+        request = self._head
         if self.sent_at >= 0.0:
             self._latency_s = now - self.sent_at
             if self._ticket is not None:
                 self.route.guard.first_byte(self._ticket, now)
         self.status = head.status
-        self._chunks = rechunks(head, minor)
-        self._delimited = not must_close(head, minor)
-        self._keep = self._delimited and self.request_done and self._client.keeps(self._head)
-        data = response_head(head, self._live.hop, minor=minor, close=not self._keep)
-        self._answer(data + self._chunk(payload, whole), now, whole)
+        if head.content_length is None:
+            self._chunks = rechunks(head, request.minor)
+            self._delimited = not must_close(head, request.minor)
+        keep = self._delimited and self.request_done and request.keep_alive and not self._plane.draining
+        self._keep = keep
+        data = response_head(head, self._live.hop, minor=request.minor, close=not keep)
+        self._answer(data + self._chunk(payload, whole) if self._chunks else data + payload, now, whole)
 
     def response_body(self, payload: bytes, now: float, *, whole: Body | None) -> None:
         """Pass more of the answer's body on."""
@@ -199,6 +208,7 @@ class Exchange:
             self.upstream = None
             client.transport.write(data)
             self._settle(None, now)
+            self._plane.note_overhead(self._own_s + clock.now() - now)
             client.done(self, keep=self._keep)
         elif upstream is not None:
             client.transport.write(data)
@@ -301,9 +311,6 @@ class Exchange:
 
     # --- details -------------------------------------------------------------------------------------------------
 
-    def _may_reuse(self) -> bool:
-        return not self._retried and (self._client.requests > 1 or self._head.method in _IDEMPOTENT)
-
     def _repeatable(self) -> bool:
         return self._head.method in _IDEMPOTENT and not self._head.has_body
 
@@ -404,7 +411,8 @@ class Exchange:
             self.key, head.method, seen, reason, outcome, now - self._started_at, latency_s, slow, self._endpoint,
             template, directive,
         )  # fmt: skip
-        if route.samples.take(failed=outcome is Outcome.FAILURE):
+        samples, failed = route.samples, outcome is Outcome.FAILURE
+        if (samples.any or failed) and samples.take(failed=failed):
             self._show(seen, reason, template, now)
 
     def _would_refuse(self, ticket: Ticket, now: float) -> None:
@@ -428,3 +436,7 @@ class Exchange:
                 trace=(head.named.get(b"traceparent") or b"")[3:35].decode("ascii", "replace"),
             )
         )
+
+
+def _request_body(head: RequestHead) -> ChunkedBody | LengthBody:
+    return ChunkedBody() if head.chunked else LengthBody(head.content_length or 0)

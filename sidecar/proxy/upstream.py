@@ -49,6 +49,7 @@ from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW
 from sidecar.reasons import Reason
 
 MAX_INTERIM: Final = 16  # HAProxy and nginx have no bound; Go's client 5; curl 100
+_WHOLE: Final = LengthBody(0)
 _ENDED: Final = select.POLLIN | select.POLLRDHUP | select.POLLERR | select.POLLHUP
 
 
@@ -201,10 +202,12 @@ class Upstream(asyncio.BufferedProtocol):
 
     def _received(self, data: bytes) -> None:
         caller, now = self.caller, clock.now()
-        if caller is None:
+        if caller is not None and self._body is None and not self._partial:
+            self._read_head(caller, data, now)
+        elif caller is None:
             self.drop()  # bytes that nobody asked for: the connection is out of step
         elif self._body is None:
-            self._read_head(caller, self._partial + data if self._partial else data, now)
+            self._read_head(caller, self._partial + data, now)
         else:
             self._read_body(caller, self._body, data, now)
 
@@ -234,8 +237,12 @@ class Upstream(asyncio.BufferedProtocol):
             if self.caller is not caller:
                 return
         self._keep = head.keep_alive
-        self._body = _body(head)
-        self._read_body(caller, self._body, data, now, head)
+        if head.content_length == len(data) and not head.bodiless:
+            self._answered(caller, now, in_step=True)  # the usual answer: whole in one read
+            caller.response(head, data, now, whole=_WHOLE)
+        else:
+            self._body = _body(head)
+            self._read_body(caller, self._body, data, now, head)
 
     def _read_body(self, caller: Caller, body: Body, data: bytes, now: float, head: ResponseHead | None = None) -> None:
         payload, used = body.feed(data)
@@ -253,7 +260,8 @@ class Upstream(asyncio.BufferedProtocol):
     def _answered(self, caller: Caller, now: float, *, in_step: bool) -> None:
         """Let go of the caller; go home when the next request may follow."""
         self.caller = self._body = None
-        self.resume()
+        if self._paused:
+            self.resume()
         if in_step and self._keep and caller.request_done and not self.blocked:
             self.home.give(self, now)
         else:

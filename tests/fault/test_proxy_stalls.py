@@ -169,10 +169,11 @@ def test_resets_at_every_byte_of_an_answer_leave_nothing(worker: Worker, upstrea
     worker.wait_for(in_flight=0, connections=0)
 
 
-def test_a_burst_of_connections_that_say_nothing_is_survived(worker: Worker) -> None:
+def test_a_burst_of_connections_that_say_nothing_is_survived(worker: Worker, upstream: Upstream) -> None:
     """
     Five hundred connections that send nothing, or half a head, cost no other client its answer.
     """
+    upstream.use(echo)
     silent = [socket.create_connection(worker.address) for _ in range(500)]
     for number, sock in enumerate(silent):
         if number % 2:
