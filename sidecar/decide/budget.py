@@ -101,4 +101,4 @@ def _whole(share: float) -> float:
 
 def settle(old: float, new: float) -> float:
     """Return the floor to use: a higher one at once, a lower one only when the difference is worth a change."""
-    return new if new > old or old - new >= SINK_RATIO or new == 0.0 else old
+    return new if new > old or round(old - new, 9) >= SINK_RATIO or new == 0.0 else old
