@@ -49,6 +49,7 @@ from sidecar.controller.verdicts import Desk
 from sidecar.controller.views import MetricViews
 from sidecar.decide.lease import AUTOMATION, IsolationState
 from sidecar.decide.overrides import action_text
+from sidecar.decide.policies import Response
 from sidecar.decide.policy import Case
 from sidecar.decide.suspect import Version
 from sidecar.detect import fuse
@@ -231,9 +232,13 @@ class Engine:
             ended = self._book.end_override(scope)
             body = {"why": why, "action": action_text(ended), "version": version}
             self._book.event("override.ended", now, scope=scope, body=body)
+        observing = self._responder.mode is not Mode.ENFORCE or self._compiled.respond.action is Response.OBSERVE
         for isolation in self._book.live():
             if _same(touched, isolation.scope):
                 self._responder.end(isolation, IsolationState.SUPERSEDED, AUTOMATION, why, now)
+            elif observing and not isolation.confirmed_by:
+                why_not = f"since config version {version} automation only observes"
+                self._responder.end(isolation, IsolationState.SUPERSEDED, AUTOMATION, why_not, now)
 
     # --- views --------------------------------------------------------------------------------------------------
 

@@ -196,6 +196,7 @@ class Intake:
         self._book.put_incident(replace(incident, quote=self._quote(finding.case, now) or incident.quote))
         body = {"flaps": incident.flaps}
         self._book.event("incident.reopened", now, incident=ended.id, scope=scope, body=body)
+        self._suspect(self._book.incidents[ended.id], min(s.since_at for s in finding.case.signals), now)
         self.opened.append((ended.id, "updated"))
         return ended.id
 
@@ -219,7 +220,7 @@ class Intake:
         if quote:
             book.event("verdict.quoted", now, incident=incident.id, scope=incident.scope, body={"quote": quote})
         self._freeze(incident, now)
-        self._suspect(incident, now)
+        self._suspect(incident, onset_at, now)
         self.opened.append((incident.id, "opened"))
         return incident.id
 
@@ -245,15 +246,15 @@ class Intake:
         self.evidence[incident.id] = frozen
         self._book.emit(PutEvidence(incident.id, frozen))
 
-    def _suspect(self, incident: Incident, now: Moment) -> None:
+    def _suspect(self, incident: Incident, onset_at: float, now: Moment) -> None:
         book = self._book
-        found = first_suspect(book.versions, incident.scope, incident.onset.at, book.policy.suspect_window_s)
-        if found is None:
+        found = first_suspect(book.versions, incident.scope, onset_at, book.policy.suspect_window_s)
+        if found is None or found == incident.suspect:
             return
         incident = book.put_incident(replace(incident, suspect=found))
         body = {"version": found.version, "source": found.source, "author": found.author}
         book.event("config.suspected", now, incident=incident.id, scope=incident.scope, body=body)
-        if book.policy.rollback is RollbackMode.AUTO and book.may_propose(incident):
+        if book.policy.rollback is RollbackMode.AUTO and book.may_propose(incident) and not incident.rolled_back:
             book.put_incident(replace(incident, rolled_back=True))
             reason = f"automatic: version {found.version} is the first suspect of incident {incident.id}"
             book.emit(Rollback(found.back_to, reason, incident.id))

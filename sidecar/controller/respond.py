@@ -42,6 +42,7 @@ class Responder:
         self._book = book
         self._history = history
         self._meter = meter
+        self._withheld: set[int] = set()  # incidents whose events say it already
         self.mode = mode
 
     def __repr__(self) -> str:
@@ -77,11 +78,15 @@ class Responder:
         return policy.rule(case, book.policy, self.mode, mark=mark, override=override), proposal
 
     def _withhold(self, incident: Incident, case: Case, why: Why, proposal: Proposal | None, now: Moment) -> None:
-        if why.would and why.value != incident.ruling:
+        if why.would and incident.id not in self._withheld:
+            self._withheld.add(incident.id)
             body = {"because": why.value, "would": proposal.action.value if proposal else "nothing"}
             self._book.event("isolation.withheld", now, incident=incident.id, scope=case.scope, body=body)
-        if (why.value, proposal) != (incident.ruling, incident.proposal):
-            self._book.put_incident(replace(incident, ruling=why.value, proposal=proposal))
+        told = replace(incident, ruling=why.value, proposal=proposal)
+        if why.value != incident.ruling:
+            self._book.put_incident(told)
+        else:
+            self._book.move_incident(told, now)
 
     def _fading(self, incident: Incident, case: Case, now: Moment) -> bool:
         """Tell whether nothing new has happened since the incident's last isolation ended."""
@@ -139,17 +144,16 @@ class Responder:
     ) -> tuple[float, float, float | None]:
         """Return (normal, broken) ratios of bad trials, and the limit above which a trial is slow (latency only)."""
         signals = case.signals if case is not None else tuple(claim.signal for claim in incident.claims)
-        errors = [s for s in signals if s.detector in (Detector.ERRORS, Detector.TRIP)]
-        if errors:
-            return errors[0].baseline, max(errors[0].value, 0.05), None
-        latency = next((s for s in signals if s.detector is Detector.LATENCY), None)
-        if latency is None or latency.unit != "s":
-            return 0.001, 0.5, None
+        errors = next((s for s in signals if s.detector in (Detector.ERRORS, Detector.TRIP)), None)
+        normal, broken = (errors.baseline, max(errors.value, LEAST_BROKEN)) if errors else (NORMAL, UNKNOWN_BROKEN)
+        latency = next((s for s in signals if s.detector is Detector.LATENCY and s.unit == "s"), None)
+        if latency is None:
+            return normal, broken, None
         limit = (max(latency.value, 1e-4) * max(latency.baseline, 1e-4)) ** 0.5
         routes = self._history.routes_of(scope)
         before = self._slow(self._history.window(routes, incident.onset.at - 60.0, incident.onset.at), scope, limit)
         during = self._slow(self._history.window(routes, max(incident.onset.at, now.at - 30.0)), scope, limit)
-        return min(before, 0.2), max(during, 0.3), limit
+        return max(normal, min(before, 0.2)), max(broken if errors else 0.0, during, 0.3), limit
 
     @staticmethod
     def _slow(rows: Sequence[RouteSecond], scope: Scope, limit_s: float) -> float:
@@ -276,7 +280,7 @@ class Responder:
         live = self._book.live_of(incident)
         match do:
             case LadderStep.ESCALATE:
-                self._book.notify("escalated", incident.id, now, urgent=True)
+                self._book.notify("escalated", incident.id, now, urgent=True if live else None)
             case LadderStep.PROBE:
                 for isolation in live:
                     if isolation.step_ratio is None and isolation.share_ratio < 1.0:
@@ -339,6 +343,9 @@ class Responder:
         self._book.notify("resolved", number, now)
 
 
+NORMAL: Final = 0.001  # bad trials where no error detector says what is normal
+UNKNOWN_BROKEN: Final = 0.5  # and how bad it is when a person isolates without one
+LEAST_BROKEN: Final = 0.05
 _ENDINGS: Final = {
     IsolationState.RELEASED: Resolution.RELEASED,
     IsolationState.SUPERSEDED: Resolution.SUPERSEDED,

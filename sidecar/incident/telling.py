@@ -152,6 +152,15 @@ def suspect_text(suspect: Suspect) -> str:
 
 def done_text(incident: Incident, isolations: Sequence[Mapping[str, Any]]) -> str:
     """Return what was done, until when, in one line."""
+    rolled_back = (
+        f"; rolling back to config version {incident.suspect.back_to}"
+        if incident.rolled_back and incident.suspect
+        else ""
+    )
+    return _isolated_text(incident, isolations) + rolled_back
+
+
+def _isolated_text(incident: Incident, isolations: Sequence[Mapping[str, Any]]) -> str:
     live = [row for row in isolations if row["state"] in ("provisional", "confirmed", "recovering")]
     if live:
         rows = [

@@ -9,7 +9,7 @@ import pytest
 from sidecar.controller import effects as fx
 from sidecar.controller.commands import Confirm, SetOverride
 from sidecar.decide.policies import RollbackMode
-from sidecar.facts import Action, Scope
+from sidecar.facts import Action, Mode, Scope
 from sidecar.link.frames import Decided
 from tests.support.plays import break_route, broken, shop, warm
 from tests.support.world import QUICK, Flow, World, compiled
@@ -368,3 +368,38 @@ def test_series_have_no_holes(step: float) -> None:
     assert 60 / step == len(series["items"])
     assert [series["items"][-1][key] for key in ("requests", "failure_ratio")] == [0, None]
     assert world.engine.series("nowhere", 60.0, 1.0, world.now) is None
+
+
+def test_switching_to_observe_ends_what_automation_alone_had_decided() -> None:
+    """
+    A config that lets automation only observe supersedes its provisional isolations, not those of a person.
+    """
+    observing = compiled(ROUTES, respond=replace(QUICK, mode=Mode.OBSERVE))
+    world = broken()
+    world.apply(2, config=observing)
+    assert world.live() == []
+    assert world.incident()["isolations"][0]["ended_why"] == "since config version 2 automation only observes"
+
+    world = broken()
+    world.command(Confirm(1, "ops"))
+    world.apply(2, config=observing)
+    assert [row["state"] for row in world.live()] == ["confirmed"]
+
+
+def test_errors_and_slowness_together_recover_only_when_both_are_over() -> None:
+    """
+    Failures end but answers stay slow: nothing is given back until they are fast again.
+    """
+    world = warm().run(60)
+    for flow in world.flows:
+        if flow.route == "checkout":
+            flow.fail, flow.latency_s = 0.3, 1.0
+    world.until(world.live, 30)
+    break_route(world, fail=0.0)
+    world.run(60)
+    assert [row["share"] for row in world.live()] == [0.1]
+
+    for flow in world.flows:
+        flow.latency_s = 0.02
+
+    world.until(lambda: world.incident()["state"] == "resolved", 120)

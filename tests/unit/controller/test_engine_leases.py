@@ -61,7 +61,7 @@ def test_an_idle_scope_is_not_isolated_for_ever() -> None:
     world.run(700)
 
     assert [row["state"] for row in world.incident()["isolations"]] == ["expired"]
-    assert ["silence"] == [s["detector"] for s in world.incident()["signals"] if s["sounding"]]
+    assert [s["detector"] for s in world.incident()["signals"] if s["sounding"]] == ["silence"]
 
 
 def test_a_confirmed_isolation_waits_for_evidence_even_when_idle() -> None:
@@ -216,7 +216,7 @@ def test_only_the_rung_release_switches_protection_off() -> None:
 
     assert world.incident()["state"] == "open"  # the outage lasts
     world.run(60)
-    assert [] == world.live()
+    assert world.live() == []
     break_route(world, fail=0.0)
     world.until(lambda: world.incident()["state"] == "resolved", 120)
     assert world.incident()["resolution"] == "released"
