@@ -211,11 +211,16 @@ def _bad_routes(window: Sequence[RouteSecond], now: Table, was: Table, normal: f
         for name, (n, k) in now.items()
         if n >= ROUTE_REQUESTS and k / n >= max(BAD_RATIO, BAD_FACTOR * _shrunk(was.get(name, (0, 0)), normal))
     }
-    return bad if len(bad) < LEAST_ROUTES else {name for name in bad if not _by_client(window, name, normal)}
+    if len(bad) < LEAST_ROUTES:
+        return bad
+    rows: dict[str, list[RouteSecond]] = {name: [] for name in bad}
+    for row in window:  # once, not once a route: with 50 routes down this is what a second costs
+        if row.route in rows:
+            rows[row.route].append(row)
+    return {name for name in bad if not _by_client(rows[name], normal)}
 
 
-def _by_client(window: Sequence[RouteSecond], route: str, normal: float) -> bool:
-    rows = _of(window, Scope.route(route))
+def _by_client(rows: Sequence[RouteSecond], normal: float) -> bool:
     table = _table(rows, "client", slow=False)
     return _client(table, _shares(table, {}, normal), rows, slow=False) is not None
 
