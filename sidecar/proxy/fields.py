@@ -116,6 +116,19 @@ def _repeated(raw: bytes, at: int) -> tuple[tuple[bytes, ...], dict[bytes, bytes
     return tuple(named), named, pairs
 
 
+def agrees_on_line(line: bytes) -> bool:
+    """Tell whether llhttp, too, takes *line* for a request line."""
+    try:
+        httptools.HttpRequestParser(_Sink(_ignore)).feed_data(line + b"\r\n\r\n")
+    except httptools.HttpParserError:
+        return False
+    return True
+
+
+def _ignore(name: bytes, value: bytes) -> None:
+    """Take a field that nobody wants."""
+
+
 def read_framing(minor: int, length: bytes | None, coding: bytes | None) -> tuple[int | None, bool] | str:
     """Decide how the body is delimited: (Content-Length or None, chunked), or what is wrong."""
     if coding is None:

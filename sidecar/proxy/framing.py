@@ -24,7 +24,12 @@ Tables.   limit                       value     precedents
           status                      100 … 999; the reason phrase without NUL and controls, may be missing
           line ends                   CRLF; a bare CR or LF, NUL, a control, obs-fold, a space before `:` is refused
 
-What can go wrong. Start lines are remembered (1024 short ones), so everything that is derived from one must depend on it alone.
+Memory.   Clients say the same again and again: a start line, a section of fields and a response's head are each read once and
+          then remembered (1024, 512 and 512 short ones), with what was written from them (`memo`, see `headers.py`). What is
+          remembered is exact: the key is the bytes themselves. A head that was never seen costs a look-up more.
+
+What can go wrong. What is derived from a line or a section must depend on it alone; what needs both is in `_request`.
+          Sections hold secrets of clients (Authorization, Cookie): they live as long as the memory, never outside of it.
 """
 
 from __future__ import annotations
@@ -40,6 +45,7 @@ from sidecar.proxy.fields import (
     REMEMBERED_BYTES,
     TOO_MANY,
     Pairs,
+    agrees_on_line,
     read_fields,
     read_framing,
     read_options,
@@ -54,9 +60,13 @@ MAX_METHOD_BYTES: Final = 64
 _REMEMBERED_LINE: Final = 256
 _METHOD: Final = re.compile(rb"[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}" % MAX_METHOD_BYTES)
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
-# llhttp has a closed list of methods; it reads the fields of all others behind a GET.
+# llhttp has a closed list of methods; it is not asked about the lines of others. Fields are read behind a GET.
 _LLHTTP_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 _STAND_IN: Final = b"GET / HTTP/1.1"
+
+
+Memo = dict[tuple[object, ...], bytes]
+"""Bytes that were written before, by what they depend on beside the head; bounded by `remember`."""
 
 
 class RequestHead(NamedTuple):
@@ -80,7 +90,7 @@ class RequestHead(NamedTuple):
         nominated: Lower-case names that Connection lists, without its own options.
         readings: Other paths that known servers would see; see `target.py`.
         line: The request line for the upstream, with its CRLF.
-        brief: What the head is made of may be remembered.
+        memo: What was written from the same fields before; None when nothing may be remembered.
     """
 
     method: str
@@ -99,7 +109,7 @@ class RequestHead(NamedTuple):
     nominated: frozenset[bytes]
     readings: tuple[str, ...]
     line: bytes
-    brief: bool
+    memo: Memo | None
 
     @property
     def fields(self) -> Pairs:
@@ -120,7 +130,7 @@ class ResponseHead(NamedTuple):
         minor: 0 or 1 of HTTP/1.x.
         status: 100 … 999.
         phrase: The reason phrase, may be empty.
-        names, named, repeated, nominated, brief: As in RequestHead.
+        names, named, repeated, nominated, memo: As in RequestHead.
         content_length: As given, also where there is no body (HEAD, 304); None when there was none.
         chunked: The body is chunked.
         bodiless: No body follows: 1xx, 204, 304, or the request was HEAD.
@@ -140,7 +150,7 @@ class ResponseHead(NamedTuple):
     bodiless: bool
     keep_alive: bool
     line: bytes
-    brief: bool
+    memo: Memo | None
 
     @property
     def fields(self) -> Pairs:
@@ -159,13 +169,28 @@ class ResponseHead(NamedTuple):
 
 
 class RequestLine(NamedTuple):
-    """A request line, read; `known` to llhttp by its method."""
+    """A request line, read; `line` is the one for the upstream."""
 
     method: str
     minor: int
-    known: bool
     target: Target
     line: bytes
+
+
+class Section(NamedTuple):
+    """The fields of a request of one minor version, read and checked; the attributes are RequestHead's."""
+
+    names: tuple[bytes, ...]
+    named: dict[bytes, bytes]
+    repeated: Pairs | None
+    host: bytes
+    content_length: int | None
+    chunked: bool
+    keep_alive: bool
+    expect_continue: bool
+    upgrade: bool
+    nominated: frozenset[bytes]
+    memo: Memo | None
 
 
 def find_head_end(buffer: bytes | bytearray, start: int = 0) -> int:
@@ -195,32 +220,40 @@ def parse_request_head(raw: bytes) -> RequestHead | Refusal:
     start = _remembered_line(raw[:at]) if at <= _REMEMBERED_LINE else read_request_line(raw[:at])
     if isinstance(start, Refusal):
         return start
-    if start.known:
-        fields = read_fields(raw, at, httptools.HttpRequestParser)
-    else:
-        fields = read_fields(_STAND_IN + raw[at:], len(_STAND_IN), httptools.HttpRequestParser)
-    if isinstance(fields, str):
-        return TOO_MANY_FIELDS if fields is TOO_MANY else bad_request(fields)
-    return _request(start, fields, brief=len(raw) <= REMEMBERED_BYTES)
-
-
-def _request(
-    start: RequestLine, fields: tuple[tuple[bytes, ...], dict[bytes, bytes], Pairs | None], *, brief: bool
-) -> RequestHead | Refusal:
-    method, minor, _, target, line = start
-    names, named, repeated = fields
-    get = named.get
-    host = get(b"host")
-    if host is None:
-        if minor:
-            return bad_request("Host is missing")
-        host = b""
-    elif not valid_host(host):
-        return bad_request("Host is not exactly one valid host with an optional port")
+    method, minor, target, line = start
+    lines = raw[at:]
+    section = _remembered_section(lines, minor) if len(lines) <= REMEMBERED_BYTES else read_section(lines, minor)
+    if isinstance(section, Refusal):
+        return section
+    names, named, repeated, host, length, chunked, keep, expect, upgrade, nominated, memo = section
     if target.authority is not None:
         if not valid_host(target.authority) or (target.userinfo and target.authority != host):
             return bad_request("the target's authority is not exactly one valid host with an optional port")
-        host = target.authority
+        host, memo = target.authority, None
+    return RequestHead(
+        method, target.forwarded, target.path, minor, names, named, repeated, host, length, chunked, keep, expect,
+        upgrade, nominated, target.readings, line, memo,
+    )  # fmt: skip
+
+
+def read_section(lines: bytes, minor: int) -> Section | Refusal:
+    """
+    Read the fields of a request.
+
+    Args:
+        lines: From the start line's CRLF up to and including the blank line.
+        minor: 0 or 1 of HTTP/1.x.
+    """
+    fields = read_fields(_STAND_IN + lines, len(_STAND_IN), httptools.HttpRequestParser)
+    if isinstance(fields, str):
+        return TOO_MANY_FIELDS if fields is TOO_MANY else bad_request(fields)
+    names, named, repeated = fields
+    get = named.get
+    host = get(b"host")
+    if host is None and minor:
+        return bad_request("Host is missing")
+    if host is not None and not valid_host(host):
+        return bad_request("Host is not exactly one valid host with an optional port")
     framing = read_framing(minor, get(b"content-length"), get(b"transfer-encoding"))
     if isinstance(framing, str):
         return bad_request(framing)
@@ -230,24 +263,18 @@ def _request(
     expect = get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         return bad_request("Expect names an expectation other than 100-continue")
-    return RequestHead(
-        method,
-        target.forwarded,
-        target.path,
-        minor,
+    return Section(
         names,
         named,
         repeated,
-        host,
+        host or b"",
         length,
         chunked,
         not options.close and (minor == 1 or options.keep_alive),
         expect is not None and minor == 1 and (chunked or bool(length)),
         options.upgrade and b"upgrade" in named,
         options.nominated,
-        target.readings,
-        line,
-        brief,
+        {} if len(lines) <= REMEMBERED_BYTES else None,
     )
 
 
@@ -262,8 +289,15 @@ def parse_response_head(raw: bytes, request_method: str) -> ResponseHead | str:
     Returns:
         The head, or what is wrong with it in words; never raises.
     """
+    if len(raw) <= REMEMBERED_BYTES:
+        return _remembered_response(raw, request_method == "HEAD")
     if len(raw) > MAX_RESPONSE_HEAD_BYTES:
         return f"the head exceeds {MAX_RESPONSE_HEAD_BYTES} bytes"
+    return read_response(raw, request_method == "HEAD")
+
+
+def read_response(raw: bytes, to_head: bool) -> ResponseHead | str:  # noqa: FBT001  a key of the memory
+    """Read a response's head; *to_head* when it answers HEAD."""
     at = max(raw.find(b"\r\n"), 0)
     start = _remembered_status(raw[:at]) if at <= _REMEMBERED_LINE else read_status_line(raw[:at])
     if isinstance(start, str):
@@ -278,7 +312,7 @@ def parse_response_head(raw: bytes, request_method: str) -> ResponseHead | str:
     if isinstance(framing, str):
         return framing
     length, chunked = framing
-    bodiless = request_method == "HEAD" or status < 200 or status in (204, 304)
+    bodiless = to_head or status < 200 or status in (204, 304)
     connection = get(b"connection")
     options = NO_OPTIONS if connection is None else read_options(connection)
     keep = not options.close and (minor == 1 or options.keep_alive)
@@ -295,7 +329,7 @@ def parse_response_head(raw: bytes, request_method: str) -> ResponseHead | str:
         bodiless,
         keep and (bodiless or chunked or length is not None),
         line,
-        len(raw) <= REMEMBERED_BYTES,
+        {} if len(raw) <= REMEMBERED_BYTES else None,
     )
 
 
@@ -318,7 +352,9 @@ def read_request_line(line: bytes) -> RequestLine | Refusal:
     read = read_target(name, target)
     if isinstance(read, str):
         return bad_request(read)
-    return RequestLine(name, minor, method in _LLHTTP_METHODS, read, b"%b %b HTTP/1.1\r\n" % (method, read.forwarded))
+    if method in _LLHTTP_METHODS and not agrees_on_line(line):
+        return bad_request("the second parser refuses the request line")
+    return RequestLine(name, minor, read, b"%b %b HTTP/1.1\r\n" % (method, read.forwarded))
 
 
 def read_status_line(line: bytes) -> tuple[int, int, bytes, bytes] | str:
@@ -337,6 +373,8 @@ def bad_request(detail: str) -> Refusal:
 
 _remembered_line: Final = lru_cache(maxsize=1024)(read_request_line)
 _remembered_status: Final = lru_cache(maxsize=256)(read_status_line)
+_remembered_section: Final = lru_cache(maxsize=512)(read_section)
+_remembered_response: Final = lru_cache(maxsize=512)(read_response)
 
 HEAD_TOO_LARGE: Final = Refusal(Reason.HEADER_TOO_LARGE, 0.0, "framing", f"the head exceeds {MAX_HEAD_BYTES} bytes")
 TOO_MANY_FIELDS: Final = Refusal(Reason.HEADER_TOO_LARGE, 0.0, "framing", TOO_MANY)

@@ -43,7 +43,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from sidecar.proxy.addresses import as_forwarded, as_forwarded_for, read_chain
-from sidecar.proxy.framing import RequestHead, ResponseHead
+from sidecar.proxy.framing import Memo, RequestHead, ResponseHead
 from sidecar.proxy.hop import Hop, Peer
 
 CONSOLE_COOKIE: Final = b"sidecar_session"
@@ -68,6 +68,7 @@ _SUSPICIOUS: Final = (b"x-forwarded-", b"x-real-ip", b"proxy-")
 _TRACE: Final = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _COOKIE: Final = re.compile(rb"(?:^|(?<=;))[ \t]*" + CONSOLE_COOKIE + rb"[ \t]*=[^;]*(?:;|$)")
 _TRACE_BYTES: Final = 24
+_MEMO_KEYS: Final = 8  # peers, or ways to answer, that are remembered with one head
 
 _join_pair: Final = b": ".join
 
@@ -114,8 +115,28 @@ def request_head(head: RequestHead, peer: Peer, hop: Hop, trace: int, authority:
         trace: 192 random bits for a new traceparent; used only when there is no valid one.
         authority: The Host for the upstream when the client (of HTTP/1.0) named none.
     """
+    memo = head.memo
+    if memo is None or not head.host:
+        lines = _request_fields(head, peer, hop, authority)
+    else:
+        key = (hop, peer.element, peer.trusted)
+        lines = memo.get(key) or remember(memo, key, _request_fields(head, peer, hop, authority))
+    traced = not hop.tracing or (b"traceparent" in head.named and _traced(head))
+    return b"".join((head.line, lines, b"\r\n" if traced else _new_trace(trace)))
+
+
+def remember(memo: Memo, key: tuple[object, ...], made: bytes) -> bytes:
+    """Keep *made* under *key*, and few others; return it."""
+    if len(memo) >= _MEMO_KEYS:
+        memo.clear()
+    memo[key] = made
+    return made
+
+
+def _request_fields(head: RequestHead, peer: Peer, hop: Hop, authority: bytes) -> bytes:
+    """Write the fields of a request, all but a new traceparent."""
     named = head.named
-    plan = _remembered_plan(head.names) if head.brief else _plan(head.names)
+    plan = _remembered_plan(head.names) if head.memo is not None else _plan(head.names)
     cookie = named.get(b"cookie")
     console = cookie is not None and CONSOLE_COOKIE in cookie
     if plan.sift or console or head.nominated or head.repeated is not None:
@@ -129,7 +150,6 @@ def request_head(head: RequestHead, peer: Peer, hop: Hop, trace: int, authority:
     host = head.host or authority
     return b"".join(
         (
-            head.line,
             b"host: ",
             host,
             b"\r\n",
@@ -137,8 +157,6 @@ def request_head(head: RequestHead, peer: Peer, hop: Hop, trace: int, authority:
             _from_trusted(head, peer, host) if peer.trusted else _from_peer(peer, host),
             _special(head, hop) if plan.special else hop.via[head.minor],
             _framing(head),
-            b"" if plan.special and _traced(head) else _new_trace(trace) if hop.tracing else b"",
-            b"\r\n",
         )
     )
 
@@ -219,8 +237,9 @@ def _traced(head: RequestHead) -> bool:
 
 
 def _new_trace(trace: int) -> bytes:
+    """Write a traceparent as the last field, with the blank line."""
     text = binascii.hexlify((trace or 1).to_bytes(_TRACE_BYTES, "big"))
-    return b"traceparent: 00-%b-%b-01\r\n" % (text[:32], text[32:])
+    return b"traceparent: 00-%b-%b-01\r\n\r\n" % (text[:32], text[32:])
 
 
 def response_head(response: ResponseHead, hop: Hop, *, minor: int, close: bool) -> bytes:
@@ -235,8 +254,16 @@ def response_head(response: ResponseHead, hop: Hop, *, minor: int, close: bool) 
         minor: The client's HTTP/1.x.
         close: The connection ends with this response.
     """
+    memo = response.memo
+    if memo is None:
+        return _response_head(response, hop, minor, close=close)
+    key = (hop, minor, close)
+    return memo.get(key) or remember(memo, key, _response_head(response, hop, minor, close=close))
+
+
+def _response_head(response: ResponseHead, hop: Hop, minor: int, *, close: bool) -> bytes:
     named = response.named
-    plan = _remembered_plan_back(response.names) if response.brief else _plan_back(response.names)
+    plan = _remembered_plan_back(response.names) if response.memo is not None else _plan_back(response.names)
     if plan.sift or response.nominated or response.repeated is not None:
         nominated = response.nominated
         text = b"".join([b"%b: %b\r\n" % pair for pair in response.fields if _returns(pair[0], nominated)])
