@@ -60,7 +60,7 @@ def warm_up(world: World) -> Iterator[Check]:
     _, took = world.until(30, lambda: not cold())
     left = cold()
     yield Check(
-        "every detector has learnt a baseline",
+        "the detectors have learnt their baselines",
         f"{duration(took)}, {len(left)} cannot run yet {left[:3] or ''}",
         not left,
     )

@@ -55,20 +55,22 @@ routes:
 detect: {{warmup: {warmup}, clear_after: {clear_after}, min_requests: 20}}
 respond:
   action: throttle
-  share: 10%
+  share: {share}
   lease: {lease}
-  ramp: {{steps: [5%, 25%, 50%, 100%], hold: {hold}}}
+  ramp: {{steps: {steps}, hold: {hold}}}
   rollback: propose
 notify: [{{type: webhook, name: pager, url: "http://127.0.0.1:{webhook}/alerts", secret_file: {secret_file}}}]
 """
 
-SHORT: Final[Mapping[str, str]] = {"warmup": "8s", "clear_after": "4s", "hold": "2s", "lease": "60s"}
+SHORT: Final[Mapping[str, str]] = {
+    "warmup": "8s", "clear_after": "4s", "lease": "60s", "share": "20%", "steps": "[50%, 100%]", "hold": "2s",
+}  # fmt: skip
 
 CLIENTS: Final = (
-    Client("web", (("GET", "/api/products/7", 12.0), ("POST", "/api/checkout", 3.0))),
-    Client("mobile", (("GET", "/api/products", 6.0), ("POST", "/api/checkout", 5.0))),
-    Client("partner", (("POST", "/api/checkout", 10.0),)),
-    Client("kiosk", (("GET", "/api/search?q=lamp", 10.0), ("POST", "/api/checkout", 3.0))),
+    Client("web", (("GET", "/api/products/7", 12.0), ("POST", "/api/checkout", 6.0))),
+    Client("mobile", (("GET", "/api/products", 6.0), ("POST", "/api/checkout", 8.0))),
+    Client("partner", (("POST", "/api/checkout", 20.0),)),
+    Client("kiosk", (("GET", "/api/search?q=lamp", 10.0), ("POST", "/api/checkout", 6.0))),
 )
 
 
