@@ -190,7 +190,9 @@ class Desk:
 
     def _accept(self, incident: Incident) -> None:
         for claim in incident.claims:
-            for route in self._history.routes_of(claim.signal.scope):
+            scope = claim.signal.scope
+            pool = [""] if scope.kind is ScopeKind.SERVICE else []  # the bank's word for the pool of quiet routes
+            for route in (*self._history.routes_of(scope), *pool):
                 self._bank.accept(route, claim.signal.detector)
 
     def _note(self, command: Note, incident: Incident, now: Moment) -> Done | Rejected:
