@@ -14,46 +14,46 @@ Tables
     stopping  no worker is left      stay dead               the controller is gone too, or 10 s are over
 
     A child is killed after 5 s without a heartbeat (30 s while it starts). The delay before a restart doubles from
-    0.1 s to 10 s while children keep dying young, and shrinks back after 30 s of life.
+    0.1 s to 10 s while children keep dying young, and shrinks back after 30 s of life. A worker that leaves by itself
+    (somebody sent it SIGTERM) is replaced while it drains. A second SIGTERM or SIGINT ends the draining at once.
 
 What can go wrong
     A reload that cannot be loaded changes nothing. Changed listeners are bound before the old workers drain, so a bad
     address changes nothing either. `state` and a Unix socket's path hold a lock and cannot move while running.
-    After `kill -9` of the supervisor every child reads end of file on its heartbeat and ends itself.
+    A child that cannot be started (no memory, no descriptors) is tried again as if it had died.
+    After `kill -9` of the supervisor every child reads end of file on its heartbeat and ends itself; a hung one is
+    ended by the kernel (`supervise/tether.py`).
 """
 
 from __future__ import annotations
 
-import argparse
-import fcntl
-import json
 import os
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from sidecar import clock
-from sidecar.link.runtime import RuntimeDirError, link_path, runtime_dir
+from sidecar.link.runtime import BOOT_FILE, link_path, read_boot
+from sidecar.supervise.backoff import Backoff
 from sidecar.supervise.child import Child, Kind, spawn
 from sidecar.supervise.listeners import ListenError, address_of, bind, bind_unix
+from sidecar.supervise.reading import Reading
 from sidecar.supervise.say import say
+from sidecar.supervise.signals import SignalSocket
 from sidecar.supervise.stand_in import StandIn
+from sidecar.supervise.start import Flags, StartError, lock_state, private_runtime, resolve
 
 TURN_S: Final = 0.25
 SILENCE_S: Final = 5.0
 START_S: Final = 30.0
 STOP_S: Final = 10.0
 SPARE_S: Final = 5.0  # beyond delay and grace, for the process itself to end
-FIRST_DELAY_S: Final = 0.1
-LONGEST_DELAY_S: Final = 10.0
-SETTLED_S: Final = 30.0
+IMPATIENT_S: Final = 1.0  # a terminal and a wrapper script may both pass one Ctrl-C on
 LISTENERS: Final = ("listen", "observe", "admin")
 
 
@@ -63,47 +63,6 @@ class Phase(StrEnum):
     RUNNING = "running"
     DRAINING = "draining"
     STOPPING = "stopping"
-
-
-class StartError(Exception):
-    """
-    The sidecar cannot start; `code` is the exit code, `problem` and `hint` are for a person.
-
-    A `problem` of "" was printed already, by the child that found it.
-    """
-
-    def __init__(self, code: int, problem: str = "", hint: str = "") -> None:
-        super().__init__(problem)
-        self.code = code
-        self.problem = problem
-        self.hint = hint
-
-
-@dataclass(frozen=True, slots=True)
-class Flags:
-    """The command line of `sidecar run`, as given."""
-
-    config_file: str | None
-    values: Mapping[str, str]
-
-    @classmethod
-    def parse(cls, argv: Sequence[str]) -> Flags:
-        """Read *argv*; exits with 2 and the usage when it is wrong."""
-        parser = argparse.ArgumentParser(prog="sidecar run", allow_abbrev=False)
-        parser.add_argument("-c", "--config", metavar="FILE", help="the configuration file")
-        for flag, metavar in (("--upstream", "URL"), ("--listen", "ADDR"), ("--workers", "N")):
-            parser.add_argument(flag, metavar=metavar)
-        given = vars(parser.parse_args(argv))
-        values = {f"--{name}": value for name, value in given.items() if name != "config" and value is not None}
-        return cls(given["config"], values)
-
-    @property
-    def command(self) -> list[str]:
-        """Return the child's command line that resolves the static keys."""
-        words = [sys.executable, "-m", "sidecar.config.static"]
-        if self.config_file is not None:
-            words += ["-c", self.config_file]
-        return words + [word for pair in self.values.items() for word in pair]
 
 
 class Supervisor:
@@ -119,18 +78,17 @@ class Supervisor:
         self._flags = flags
         self._static = static
         self._phase = Phase.RUNNING
-        self._deadline = 0.0
+        self._left_at = self._closing_at = self._deadline = 0.0
         self._code = 0
-        self._lock = _lock_state(Path(static["state"]))
-        self._runtime = _runtime(Path(static["state"]))
-        self._sockets = {name: bind(name, static[name]) for name in LISTENERS}
+        self._lock = lock_state(Path(static["state"]))
+        self._runtime = private_runtime(Path(static["state"]))
+        self._sockets = _bind_all({name: static[name] for name in LISTENERS})
         self._sockets["link"] = bind_unix(link_path(self._runtime))
         self._children: list[Child] = []
         self._rolling: list[Child] = []
         self._due: list[tuple[float, Kind]] = []
-        self._young_deaths = dict.fromkeys(Kind, 0)
-        self._restarts = dict.fromkeys(Kind, 0)
-        self._reloading: subprocess.Popen[bytes] | None = None
+        self._backoff = {kind: Backoff() for kind in Kind}
+        self._reading = Reading(flags.command)
         self._facts_at = 0.0
         self._selector = selectors.DefaultSelector()
         self._stand_in = StandIn(self._selector, self._ready)
@@ -142,8 +100,9 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until told to stop; return the exit code."""
-        self._take_signals()
+        self._signals = SignalSocket(self._selector, self._signalled)
         self._greet()
+        _forget_stale_boot(self._runtime, self._static["file_hash"])
         for kind in (Kind.CONTROLLER, *[Kind.WORKER] * int(self._static["workers"])):
             self._start(kind)
         while self._phase is not Phase.STOPPING or self._children:
@@ -157,7 +116,7 @@ class Supervisor:
     def _turn(self, now: float) -> None:
         self._reap(now)
         self._end_silent(now)
-        self._finish_reload()
+        self._finish_reload(now)
         if self._phase is Phase.RUNNING:
             self._restart_due(now)
             self._roll()
@@ -176,6 +135,7 @@ class Supervisor:
             say("next: `sidecar status` in another terminal; Ctrl-C drains and stops")
 
     def _close(self) -> None:
+        self._reading.end()
         self._stand_in.switch(None)
         for name, listening in self._sockets.items():
             listening.close()
@@ -186,7 +146,7 @@ class Supervisor:
 
     # --- children ---------------------------------------------------------------------------------------------
 
-    def _start(self, kind: Kind) -> Child:
+    def _start(self, kind: Kind) -> None:
         index = self._free_index(kind)
         name = "controller" if kind is Kind.CONTROLLER else f"worker-{index}"
         wanted = ("observe", "admin", "link") if kind is Kind.CONTROLLER else ("listen",)
@@ -196,10 +156,17 @@ class Supervisor:
             "flags": dict(self._flags.values),
             "static": dict(self._static),
         }
-        child = spawn(kind, name, index, {n: [self._sockets[n]] for n in wanted}, told, clock.now())
+        now = clock.now()
+        try:
+            child = spawn(kind, name, index, {n: [self._sockets[n]] for n in wanted}, told, now)
+        except OSError as error:
+            delay_s = self._backoff[kind].after(0.0)
+            self._due.append((now + delay_s, kind))
+            say(f"{name} cannot be started; again in {delay_s:.1f} s", level="error", problem=str(error))
+            return
         self._children.append(child)
         self._selector.register(child.heart, selectors.EVENT_READ, lambda now: self._hear(child, now))
-        return child
+        self._facts_at = 0.0
 
     def _free_index(self, kind: Kind) -> int:
         taken = {child.index for child in self._children if child.kind is kind}
@@ -212,30 +179,34 @@ class Supervisor:
             child.ready = False
         elif child.ready and not was_ready:
             say(f"{child.name} is ready", pid=child.process.pid)
+        elif was_ready and not child.ready and not child.draining and self._phase is Phase.RUNNING:
+            say(f"{child.name} leaves by itself", level="warning", pid=child.process.pid)
+            child.draining = True
+        if child.ready is not was_ready:
+            self._facts_at = 0.0
 
     def _reap(self, now: float) -> None:
         for child in [c for c in self._children if c.process.poll() is not None]:
-            self._children.remove(child)
-            if child.heart in {key.fileobj for key in self._selector.get_map().values()}:
-                self._selector.unregister(child.heart)
-            child.heart.close()
+            self._forget(child)
             status = child.process.returncode
-            if child in self._rolling:
-                self._rolling.remove(child)
-            if child.draining or self._phase is not Phase.RUNNING:
-                say(f"{child.name} has left", pid=child.process.pid, status=status)
-                if self._phase is Phase.RUNNING and child.kind is Kind.CONTROLLER:
-                    self._due.append((now, child.kind))
+            if not child.draining and self._phase is Phase.RUNNING:
+                self._schedule(child, now, status)
                 continue
-            self._schedule(child, now, status)
+            say(f"{child.name} has left", pid=child.process.pid, status=status)
+            if self._phase is Phase.RUNNING and child.kind is Kind.CONTROLLER:
+                self._due.append((now, child.kind))
+
+    def _forget(self, child: Child) -> None:
+        self._children.remove(child)
+        if child in self._rolling:
+            self._rolling.remove(child)
+        if child.heart in {key.fileobj for key in self._selector.get_map().values()}:
+            self._selector.unregister(child.heart)
+        child.heart.close()
+        self._facts_at = 0.0
 
     def _schedule(self, child: Child, now: float, status: int) -> None:
-        young = now - child.started_at < SETTLED_S
-        deaths = self._young_deaths[child.kind] + 1 if young else 1
-        self._young_deaths[child.kind] = deaths
-        self._restarts[child.kind] += 1
-        spread = 1 + int.from_bytes(clock.token_bytes(1)) / 512  # up to half more, so that children do not die in step
-        delay_s = min(FIRST_DELAY_S * 2 ** min(deaths - 1, 16), LONGEST_DELAY_S) * spread
+        delay_s = self._backoff[child.kind].after(now - child.started_at)
         self._due.append((now + delay_s, child.kind))
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         say(f"{child.name} died ({how}); the next one starts in {delay_s:.1f} s", level="error", pid=child.process.pid)
@@ -272,79 +243,97 @@ class Supervisor:
             {"index": w.index, "epoch": w.epoch, "pid": w.process.pid, "ready": w.ready, "draining": w.draining}
             for w in self._workers()
         ]
-        restarts = {"worker": self._restarts[Kind.WORKER], "controller": self._restarts[Kind.CONTROLLER]}
+        restarts = {kind.name.lower(): self._backoff[kind].restarts for kind in Kind}
         for child in self._controllers():
             child.tell(do="facts", workers=workers, restarts=restarts, draining=self._phase is not Phase.RUNNING)
 
     # --- leaving ----------------------------------------------------------------------------------------------
 
     def _leave(self, why: str) -> None:
+        now = clock.now()
         if self._phase is not Phase.RUNNING:
+            if now - self._left_at >= IMPATIENT_S:
+                say(f"{why} again: ending now", level="warning")
+                self._deadline = now
             return
-        drain = self._static["drain"]
         self._phase = Phase.DRAINING
-        self._deadline = clock.now() + drain["delay_s"] + drain["grace_s"] + SPARE_S
-        say(f"{why}: finishing what is in flight", grace_s=drain["grace_s"], delay_s=drain["delay_s"])
+        workers = self._workers()
+        # Each worker leaves by the config that it runs, which may be newer than the file's.
+        policies = [worker.facts.get("drain", self._static["drain"]) for worker in workers]
+        delay_s = max((policy["delay_s"] for policy in policies), default=0.0)
+        grace_s = max((policy["grace_s"] for policy in policies), default=0.0)
+        self._left_at, self._closing_at = now, now + delay_s
+        self._deadline = now + delay_s + grace_s + SPARE_S
+        say(f"{why}: finishing what is in flight", grace_s=grace_s, delay_s=delay_s)
         self._due.clear()
         self._facts_at = 0.0
-        for worker in self._workers():
+        for worker in workers:
             self._drain(worker)
 
     def _go_on_leaving(self, now: float) -> None:
-        if self._phase is Phase.DRAINING and (not self._workers() or now > self._deadline):
-            for worker in self._workers():
-                say(f"{worker.name} did not end in time and is killed", level="error", pid=worker.process.pid)
-                worker.process.kill()
-                self._code = 1
+        if self._phase is Phase.DRAINING and now >= self._closing_at:
+            self._sockets["listen"].close()  # as the workers do now: who comes later is refused, not left waiting
+        if self._phase is Phase.DRAINING and (not self._workers() or now >= self._deadline):
+            self._kill_late(self._workers())
             self._phase = Phase.STOPPING
             self._deadline = now + STOP_S
             for controller in self._controllers():
                 self._drain(controller, "stop")
-        elif self._phase is Phase.STOPPING and now > self._deadline:
-            for child in self._children:
+        elif self._phase is Phase.STOPPING and now >= self._deadline:
+            self._kill_late(self._children)
+
+    def _kill_late(self, children: Sequence[Child]) -> None:
+        for child in children:
+            if child.process.poll() is None:
+                say(f"{child.name} did not end in time and is killed", level="error", pid=child.process.pid)
                 child.process.kill()
+                self._code = 1
 
     # --- reload -----------------------------------------------------------------------------------------------
 
     def _reload(self) -> None:
-        if self._reloading is None and self._phase is Phase.RUNNING:
-            say("SIGHUP: reading the configuration again")
-            self._reloading = subprocess.Popen(self._flags.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-
-    def _finish_reload(self) -> None:
-        if self._reloading is None or self._reloading.poll() is None:
+        if self._phase is not Phase.RUNNING:
             return
-        done, self._reloading = self._reloading, None
-        output = done.communicate()[0]
-        if done.returncode != 0:
-            say("the configuration is not valid; the running one stays", level="error")
-            return
+        say("SIGHUP: reading the configuration again")
         try:
-            self._take_static(json.loads(output))
-        except ListenError as error:
-            say(f"{error}; the running listeners stay", level="error")
+            self._reading.ask(clock.now())
+        except OSError as error:
+            say("the configuration cannot be read; the running one stays", level="error", problem=str(error))
+
+    def _finish_reload(self, now: float) -> None:
+        try:
+            found = self._reading.take(now)
+            if found is None or self._phase is not Phase.RUNNING:
+                return
+            if isinstance(found, str):
+                say(f"{found}; the running one stays", level="error")
+                return
+            self._take_static(found)
+        except (ListenError, OSError) as error:
+            say(f"{error}; what runs stays", level="error")
             return
         for controller in self._controllers():
-            controller.tell(do="reload")
+            if not controller.draining:
+                controller.tell(do="reload")
 
     def _take_static(self, static: Mapping[str, Any]) -> None:
-        fixed = [
-            n for n in ("state", *LISTENERS) if static[n] != self._static[n] and (n == "state" or ":/" in static[n])
-        ]
+        old = self._static
+        changed = [name for name in ("state", *LISTENERS) if static[name] != old[name]]
+        fixed = [name for name in changed if name == "state" or "unix:" in (static[name][:5], old[name][:5])]
         if fixed:
             say(f"{', '.join(fixed)} cannot change while running; restart for it", level="warning")
-        moved = [n for n in LISTENERS if static[n] != self._static[n] and n not in fixed]
-        bound = {name: bind(name, static[name]) for name in moved}
-        workers_differ = static["workers"] != self._static["workers"]
-        self._static = {**static, **{name: self._static[name] for name in fixed}}
+        moved = [name for name in changed if name not in fixed]
+        bound = _bind_all({name: static[name] for name in moved})
+        self._static = {**static, **{name: old[name] for name in fixed}}
+        if {"observe", "admin"} & set(moved):
+            self._stand_in.switch(None)
         for name, listening in bound.items():
             self._sockets.pop(name).close()  # the old children hold it until they have drained
             self._sockets[name] = listening
             say(f"{name} moves to {address_of(listening)}")
-        if "listen" in moved or workers_differ:
-            self._rolling = self._workers()
+        if "listen" in moved or static["workers"] != old["workers"]:
+            self._rolling = [worker for worker in self._workers() if not worker.draining]
         if {"observe", "admin"} & set(moved):
-            self._stand_in.switch(None)
             for controller in self._controllers():
                 self._drain(controller, "stop")  # its successor takes the new sockets
 
@@ -364,71 +353,34 @@ class Supervisor:
         child.draining = True
         child.tell(do=order)
 
-    # --- signals ----------------------------------------------------------------------------------------------
-
-    def _take_signals(self) -> None:
-        woken, waker = socket.socketpair()
-        woken.setblocking(False)
-        waker.setblocking(False)
-        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-        self._selector.register(woken, selectors.EVENT_READ, lambda _: self._signalled(woken.recv(4096)))
-        self._waker = waker
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)  # the wake-up descriptor carries it into the loop
-
-    def _signalled(self, numbers: bytes) -> None:
-        for number in numbers:
-            match number:
-                case signal.SIGTERM | signal.SIGINT:
-                    self._leave(signal.Signals(number).name)
-                case signal.SIGHUP:
-                    self._reload()
-                case _:
-                    pass  # SIGCHLD: the turn reaps
+    def _signalled(self, number: signal.Signals) -> None:
+        match number:
+            case signal.SIGTERM | signal.SIGINT:
+                self._leave(number.name)
+            case signal.SIGHUP:
+                self._reload()
+            case _:
+                pass  # SIGCHLD: the turn reaps
 
 
-def _lock_state(state: Path) -> Any:
+def _bind_all(addresses: Mapping[str, str]) -> dict[str, socket.socket]:
+    """Bind all of *addresses* or none."""
+    bound: dict[str, socket.socket] = {}
     try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (state / "lock").open("a")
-    except OSError as error:
-        raise StartError(
-            1,
-            f"the state directory {state} cannot be written: {error.strerror}",
-            "give this user write access, or set another: SIDECAR__STATE=/path",
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise StartError(
-            1,
-            f"another sidecar runs on the state directory {state}",
-            "stop it, or give this one its own: SIDECAR__STATE=/path",
-        ) from error
-    return lock
+        for name, address in addresses.items():
+            bound[name] = bind(name, address)
+    except ListenError:
+        for listening in bound.values():
+            listening.close()
+        raise
+    return bound
 
 
-def _runtime(state: Path) -> Path:
-    try:
-        return runtime_dir(state)
-    except RuntimeDirError as error:
-        problem, _, hint = str(error).partition("; ")
-        raise StartError(1, problem, hint or "set XDG_RUNTIME_DIR to a directory of yours") from error
-
-
-def resolve(flags: Flags) -> Mapping[str, Any]:
-    """
-    Return the static keys.
-
-    Raises:
-        StartError: when the config is not valid; the child has printed why.
-    """
-    done = subprocess.run(flags.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
-    if done.returncode != 0:
-        raise StartError(done.returncode if done.returncode > 0 else 1)
-    static: Mapping[str, Any] = json.loads(done.stdout)
-    return static
+def _forget_stale_boot(runtime: Path, file_hash: str) -> None:
+    """Drop what an earlier run left for its workers when the file has changed since: the file is what counts then."""
+    boot = read_boot(runtime)
+    if boot is None or boot.file_hash != file_hash:
+        (runtime / BOOT_FILE).unlink(missing_ok=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,4 +11,4 @@ from sidecar.controller.commands import CloseBreaker
 
 async def reset(asked: Asked) -> web.Response:
     """Answer `POST /breakers/{name}/reset`."""
-    return asked.do(CloseBreaker(asked.get(ROUTE), asked.token.name))
+    return await asked.do(CloseBreaker(asked.get(ROUTE), asked.token.name))

@@ -51,9 +51,9 @@ class Asked:
         assert isinstance(self.content, str)
         return self.content
 
-    def do(self, command: Command) -> web.Response:
+    async def do(self, command: Command) -> web.Response:
         """Give *command* to the engine; 200 with the changed thing, or 404, 409, 422 with the reason why not."""
-        match self.control.command(command):
+        match await self.control.command(command):
             case Done(document):
                 return document_response(document)
             case Rejected(kind, problem, hint):

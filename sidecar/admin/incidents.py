@@ -42,26 +42,26 @@ async def postmortem(asked: Asked) -> web.Response:
 
 async def acknowledge(asked: Asked) -> web.Response:
     """Answer `POST /incidents/{id}/acknowledge`."""
-    return asked.do(Acknowledge(asked.get(INCIDENT), asked.token.name))
+    return await asked.do(Acknowledge(asked.get(INCIDENT), asked.token.name))
 
 
 async def confirm(asked: Asked) -> web.Response:
     """Answer `POST /incidents/{id}/confirm`."""
-    return asked.do(Confirm(asked.get(INCIDENT), asked.token.name))
+    return await asked.do(Confirm(asked.get(INCIDENT), asked.token.name))
 
 
 async def release(asked: Asked) -> web.Response:
     """Answer `POST /incidents/{id}/release`."""
     body = asked.body(ReleaseBody)
     verdict = ReleaseVerdict(body.verdict)
-    return asked.do(Release(asked.get(INCIDENT), asked.token.name, verdict, body.reason or ""))
+    return await asked.do(Release(asked.get(INCIDENT), asked.token.name, verdict, body.reason or ""))
 
 
 async def note(asked: Asked) -> web.Response:
     """Answer `POST /incidents/{id}/notes`."""
-    return asked.do(Note(asked.get(INCIDENT), asked.token.name, asked.body(NoteBody).text))
+    return await asked.do(Note(asked.get(INCIDENT), asked.token.name, asked.body(NoteBody).text))
 
 
 async def close(asked: Asked) -> web.Response:
     """Answer `POST /incidents/{id}/close`."""
-    return asked.do(Close(asked.get(INCIDENT), asked.token.name))
+    return await asked.do(Close(asked.get(INCIDENT), asked.token.name))

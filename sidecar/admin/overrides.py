@@ -34,7 +34,7 @@ async def put(asked: Asked) -> web.Response:
     """Answer `PUT /overrides/{scope}`."""
     body = asked.body(OverrideBody)
     wanted = parse_action(body.action)
-    return asked.do(
+    return await asked.do(
         SetOverride(
             scope=_target(asked, body.header_value),
             action=wanted.action,
@@ -49,7 +49,7 @@ async def put(asked: Asked) -> web.Response:
 
 async def delete(asked: Asked) -> web.Response:
     """Answer `DELETE /overrides/{scope}`."""
-    return asked.do(ClearOverride(asked.get(SCOPE), asked.token.name))
+    return await asked.do(ClearOverride(asked.get(SCOPE), asked.token.name))
 
 
 def _target(asked: Asked, header_value: str | None) -> Scope:

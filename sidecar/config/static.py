@@ -18,7 +18,7 @@ from typing import Final
 from sidecar.config.errors import ConfigError, ConfigErrors
 from sidecar.config.fields import MASK
 from sidecar.config.layers import FLAGS
-from sidecar.config.load import load
+from sidecar.config.load import load, text_hash
 from sidecar.config.policies import Compiled
 
 DEFAULT_FILE: Final = Path("config/sidecar.yaml")
@@ -52,7 +52,8 @@ def resolve(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, s
     if file is None and DEFAULT_FILE.exists():
         file = DEFAULT_FILE
     name = str(file) if file is not None else NO_FILE
-    compiled = load(_read(file) if file is not None else "", name=name, environ=environ, flags=flags)
+    text = _read(file) if file is not None else ""
+    compiled = load(text, name=name, environ=environ, flags=flags)
     _refuse_hidden(compiled, name)
     static, drain = compiled.static, compiled.drain
     return {
@@ -62,6 +63,7 @@ def resolve(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, s
         "workers": static.workers,
         "state": static.state,
         "config_file": str(file) if file is not None else None,
+        "file_hash": text_hash(text),
         "drain": {"delay_s": drain.delay_s, "grace_s": drain.grace_s},
     }
 

@@ -187,6 +187,9 @@ class Book:
     def put_version(self, version: Version) -> None:
         """Remember *version* as the one in force, and as a possible suspect after a restart too."""
         self.versions = [*self.versions, version][-MAX_VERSIONS:]
+        self._put_versions()
+
+    def _put_versions(self) -> None:
         rows = [_version_to_json(row) for row in self.versions]
         self._out.append(PutMark(MARK_VERSIONS, json.dumps(rows, separators=(",", ":"))))
 
@@ -258,6 +261,17 @@ class Book:
         effects = sorted(self._out, key=_urgency)
         self._out.clear()
         return effects
+
+    def restate(self) -> None:
+        """Store everything anew: the file that held it is gone."""
+        for isolation in list(self.isolations.values()):
+            self.put_isolation(isolation)
+        for override in list(self.overrides.values()):
+            self.put_override(override)
+        self._dirty.update(self.incidents)
+        self.put_marks(self.marks)
+        self._put_versions()
+        self._put_counters()
 
     def forget(self) -> None:
         """Drop the oldest ended incidents, and the ended isolations of dropped ones, from memory."""

@@ -2,102 +2,42 @@
 Config versions: which one is true, how a new one becomes active, and how an old one comes back.
 
 Theory
-    A version is a text as it was written, with its hash, author, reason and source; the history is append-only.
-    Apply = validate → compile → prepare on every worker → store as active → commit on every worker → answer. Until it
-    is stored nothing has changed; from then on it is the truth, and a worker that missed it is brought to it.
-
-Tables
-    at a start                                        then
-    no version came from the file yet                 the file's text is version 1
-    the file's hash differs from its last version's   the file's text is a new version
-    else                                              the newest active version runs on: a restart never undoes a
-                                                      rollback that was made at 3 a.m. (`diverged from file`)
-
-    state        meaning
-    active       runs              confirming   runs, and reverts by itself unless confirmed
-    superseded   ran               reverted     ran, and was not confirmed         failed   no worker ever ran it
+    A version is a text as it was written, with its hash, author, reason and source; the history is append-only
+    (`versions.py`). Apply = validate → compile → prepare on every worker → store as active → commit on every worker →
+    answer. Until it is stored nothing has changed; from then on it is the truth, and a worker that missed it is
+    brought to it. Only a revert does not wait for the store: it is containment.
 
 What can go wrong
-    The stored text no longer loads (written by another release): the file runs, and the log says so. The store is
-    down: nothing is applied (503). The controller dies while a version waits for its confirmation: the deadline is in
-    the store, and its successor keeps it.
+    The store is down: nothing is applied (503). It could not be read at the start (`starting.py`): the history is read
+    before the next change. The controller dies while a version waits for its confirmation: the deadline is in the
+    store, and its successor keeps it; within one boot the monotonic one counts, whatever the wall clock does.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final, NoReturn
 
 import structlog
 
 from sidecar import clock
 from sidecar.config.diff import Change, diff
 from sidecar.config.errors import ConfigError, ConfigErrors
-from sidecar.config.load import load, static_changes, text_hash
+from sidecar.config.load import static_changes, text_hash
 from sidecar.config.policies import AdminPolicy, Compiled, StaticConfig
 from sidecar.controller.effects import AppendEvent, PutMark, PutVersion, SetVersionState, Write
 from sidecar.controller.journal import Journal
 from sidecar.controller.ports import ConfigRefused
 from sidecar.controller.rollout import Rollout
+from sidecar.controller.starting import Beginning, Source, remember
+from sidecar.controller.versions import CONFIRMING_MARK, Active, Pending, Versions, applied, rows_of
 from sidecar.incident.words import rfc3339
+from sidecar.link.runtime import BootConfig
 from sidecar.store.errors import StoreError
 
-CONFIRMING_MARK: Final = "config.confirming"
 AUTOMATION: Final = "automation"
-KEPT: Final = 1_000  # versions held in memory, the newest; older ones stay in the store
-
-
-@dataclass(frozen=True, slots=True)
-class Active:
-    """The version that runs, compiled."""
-
-    row: PutVersion
-    compiled: Compiled
-
-    @property
-    def version(self) -> int:
-        """Return its number."""
-        return self.row.version
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A version that reverts by itself at `by_unix` unless it is confirmed."""
-
-    version: int
-    previous: int
-    by_unix: float
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where the text comes from at a start: the file (None when there is none), the environment and the flags."""
-
-    file: Path | None
-    environ: Mapping[str, str]
-    flags: Mapping[str, str]
-
-    def read(self) -> str:
-        """
-        Return the file's text; empty without a file.
-
-        Raises:
-            OSError, UnicodeDecodeError: when it cannot be read.
-        """
-        return self.file.read_text(encoding="utf-8") if self.file is not None else ""
-
-    def compile(self, text: str, name: str) -> Compiled:
-        """
-        Return *text* compiled under this environment and these flags.
-
-        Raises:
-            ConfigErrors: with everything that is wrong.
-        """
-        return load(text, name=name, environ=self.environ, flags=self.flags)
 
 
 class Configuring:
@@ -108,6 +48,10 @@ class Configuring:
         source: File, environment, flags.
         journal: Where versions are stored.
         on_active: Told of each version that has become active, with what changed; before the workers commit it.
+
+    Attributes:
+        begun_with: What differs between the version that ran before the start and the one that runs since.
+        pending: The version that waits for its confirmation.
     """
 
     def __init__(self, source: Source, journal: Journal, on_active: Callable[[Active, Sequence[Change]], None]) -> None:
@@ -119,18 +63,20 @@ class Configuring:
         self._active: Active | None = None
         self._static = StaticConfig()
         self._admin = AdminPolicy()
-        self._file_hash = ""
-        self._versions: dict[int, PutVersion] = {}
+        self._versions = Versions()
+        self._readable = True
+        self.file_hash = ""
+        self.begun_with: Sequence[Change] = ()
         self.pending: Pending | None = None
         self.last_apply_ok = True
         self._log = structlog.get_logger("config")
 
     def __repr__(self) -> str:
-        return f"<Configuring v{self._active.version if self._active else 0} of {len(self._versions)}>"
+        return f"<Configuring v{self._active.version if self._active else 0} {self._versions!r}>"
 
     @property
     def active(self) -> Active:
-        """Return what runs; `begin` came before."""
+        """Return the version that runs."""
         assert self._active is not None
         return self._active
 
@@ -142,79 +88,66 @@ class Configuring:
     @property
     def diverged(self) -> bool:
         """Tell whether the file says something else than what runs."""
-        return self.active.row.hash != self._file_hash
+        return self.active.row.hash != self.file_hash
 
     def versions(self) -> Sequence[PutVersion]:
         """Return all versions, the newest first."""
-        return sorted(self._versions.values(), key=lambda row: -row.version)
+        return self._versions.newest_first()
 
     def version(self, number: int) -> PutVersion | None:
         """Return one version."""
         return self._versions.get(number)
 
+    def remembered(self) -> list[Write]:
+        """Return everything of it that a new store must hold."""
+        return [*reversed(self.versions()), self.pending.mark() if self.pending else PutMark(CONFIRMING_MARK, "")]
+
     # --- at a start -------------------------------------------------------------------------------------------
 
-    async def begin(self) -> Active:
+    async def begin(self, boot: BootConfig | None = None) -> Active:
         """
         Find what is true after a start and return it.
 
+        Args:
+            boot: What the workers boot from; it counts when the store cannot be read.
+
         Raises:
-            ConfigErrors, OSError: when neither the file nor any stored version can run.
+            ConfigErrors, OSError, UnicodeDecodeError: when neither the file nor any stored version can run.
         """
-        try:
-            stored = [PutVersion(**row) for row in await self._journal.read(lambda store: store.versions(limit=KEPT))]
-            marks = await self._journal.read(lambda store: dict(store.marks()))
-        except StoreError:
-            stored, marks = [], {}
-        self._versions = {row.version: row for row in stored}
-        text = self._source.read()
-        self._file_hash = text_hash(text)
-        from_file = [row for row in self.versions() if row.source == "file"]
-        running = next((row for row in self.versions() if row.state in ("active", "confirming")), None)
-        if running is not None and from_file and from_file[0].hash == self._file_hash:
-            self._active = self._revive(running, text)
-            self._restore_pending(marks)
-        if self._active is None:
-            compiled = self._source.compile(text, self._name)
-            self._active = Active(self._row(text, "file", "the file at the start", "file"), compiled)
-            self._journal.put([*self._superseding(), self._active.row, _applied(self._active.row)])
-        self._versions[self._active.version] = self._active.row
-        self._take_file(text, self._active.compiled)
+        memory = await remember(self._journal)
+        begun = Beginning(self._source, memory, boot).find()
+        self._readable, self._versions, self.pending = memory.readable, begun.versions, begun.pending
+        self.file_hash, self.begun_with, self.last_apply_ok = begun.file_hash, begun.changes, begun.file_ok
+        self._static, self._admin = begun.file.static, begun.file.admin
+        self._active = Active(begun.active.row, replace(begun.active.compiled, static=self._static, admin=self._admin))
+        self._journal.put(begun.writes)
         return self._active
 
     def serve(self, rollout: Rollout) -> None:
         """Apply to the workers behind *rollout* from now on."""
         self._rollout = rollout
 
-    def _revive(self, row: PutVersion, file_text: str) -> Active | None:
-        try:
-            return Active(row, self._source.compile(row.text, f"version {row.version}"))
-        except ConfigErrors as errors:
-            self._log.error(
-                "the stored version no longer loads; the file runs", version=row.version, problem=str(errors)
-            )
-            self._source.compile(file_text, self._name)
-            return None
+    async def _catch_up(self) -> None:
+        """
+        Read the history that could not be read at the start, and find the place of what runs in it.
 
-    def _take_file(self, text: str, running: Compiled) -> None:
-        try:
-            compiled = self._source.compile(text, self._name)
-        except ConfigErrors:
-            compiled = running
-        self._static, self._admin = compiled.static, compiled.admin
-
-    def _restore_pending(self, marks: Mapping[str, str]) -> None:
-        try:
-            row = json.loads(marks.get(CONFIRMING_MARK) or "null")
-            self.pending = Pending(int(row["version"]), int(row["previous"]), float(row["by_unix"])) if row else None
-        except (ValueError, KeyError, TypeError):
-            self.pending = None
-        if self.pending is not None and (self._active is None or self.pending.version != self._active.version):
-            self.pending = None
-
-    @property
-    def _name(self) -> str:
-        return str(self._source.file or "the command line")
+        Raises:
+            ConfigRefused: 503 when it still cannot be read.
+        """
+        if self._readable:
+            return
+        memory = await remember(self._journal)
+        if not memory.readable:
+            raise ConfigRefused(503, "the store cannot be read: the config's history is not known", "see the log")
+        self._readable, self._versions, active = True, memory.versions, self.active
+        row = self._versions.get(active.version)
+        if row is None or row.hash != active.row.hash:
+            row = replace(active.row, version=self._versions.next_number)
+            self._journal.put([*self._versions.superseding(), row, applied(row)])
+            self._versions.supersede()
+            self._versions.put(row)
+        self._active = replace(active, row=row)
+        self._bring_all()
 
     # --- changes ----------------------------------------------------------------------------------------------
 
@@ -228,14 +161,15 @@ class Configuring:
             ConfigRefused: when it was not made; what ran before runs on.
         """
         async with self._lock:
+            await self._catch_up()
             self._free_to_change(if_match)
-            name = f"version {self._next_number}"
+            name = f"version {self._versions.next_number}"
             compiled = self._compiled(text, name)
             changes = diff(self.active.row.text, text)
             if fixed := static_changes(self.active.compiled, compiled, text=text, name=name):
                 raise _invalid(fixed)
             if dry_run:
-                return self._answer(self._next_number, text, "active", changes, dry_run=True)
+                return self._answer(self._versions.next_number, text, "active", changes, dry_run=True)
             row = self._row(text, author, reason, "api", changes)
             return await self._become(row, compiled, changes, confirm_within_s)
 
@@ -247,11 +181,9 @@ class Configuring:
             ConfigRefused: as `apply`; 404 when there is no such version.
         """
         async with self._lock:
-            target = self._target(to)
-            compiled = self._compiled(target.text, f"version {target.version}")
-            changes = diff(self.active.row.text, target.text)
-            row = self._row(target.text, author, reason or f"rollback to {target.version}", "rollback", changes)
-            return await self._become(row, compiled, changes, None)
+            await self._catch_up()
+            target = self._versions.target(to, self.active.row)
+            return await self._go_back(target, author, reason or f"rollback to {target.version}")
 
     async def confirm(self, author: str) -> dict[str, Any]:
         """
@@ -261,6 +193,7 @@ class Configuring:
             ConfigRefused: 409 when none waits.
         """
         async with self._lock:
+            await self._catch_up()
             if self.pending is None:
                 raise ConfigRefused(409, "no version waits for a confirmation", "`sidecar config history` shows them")
             row = replace(self.active.row, state="active")
@@ -268,97 +201,113 @@ class Configuring:
             await self._store([SetVersionState(row.version, "active"), PutMark(CONFIRMING_MARK, ""), event])
             self.pending = None
             self._active = replace(self.active, row=row)
-            self._versions[row.version] = row
+            self._versions.put(row)
             return self._answer(row.version, row.text, "active", [])
 
     async def reload(self) -> None:
         """Read the file again (SIGHUP): a new text is a new version; the admin section is taken in any case."""
         try:
             text = self._source.read()
-            compiled = self._source.compile(text, self._name)
+            compiled = self._source.compile(text, str(self._source))
         except (OSError, UnicodeDecodeError, ConfigErrors) as error:
             self.last_apply_ok = False
             self._log.error("the file cannot be applied; the running version stays", problem=str(error))
             return
         async with self._lock:
             self._static, self._admin = compiled.static, compiled.admin
-            last = next((row for row in self.versions() if row.source == "file"), None)
-            self._file_hash = text_hash(text)
-            if last is not None and last.hash == self._file_hash:
-                self._log.info("the file has not changed", diverged=self.diverged)
-                return
-            changes = diff(self.active.row.text, text)
-            row = self._row(text, "file", "SIGHUP", "file", changes)
+            self.file_hash = text_hash(text)
             try:
-                await self._become(row, compiled, changes, None)
+                await self._catch_up()
+                last = self._versions.last_from_file
+                if last is not None and last.hash == self.file_hash:
+                    self.last_apply_ok = True
+                    self._log.info("the file has not changed", diverged=self.diverged)
+                    return
+                changes = diff(self.active.row.text, text)
+                await self._become(self._row(text, "file", "SIGHUP", "file", changes), compiled, changes, None)
             except ConfigRefused as refused:
+                self.last_apply_ok = False
                 self._log.error("the file was not applied; the running version stays", problem=refused.problem)
 
     async def revert(self, why: str) -> None:
-        """Bring back what ran before the version that waits for its confirmation."""
-        pending = self.pending
-        if pending is None:
-            return
-        try:
-            await self.rollback(pending.previous, author=AUTOMATION, reason=why)
-        except ConfigRefused as refused:
-            self._log.error("an unconfirmed version could not be reverted yet", problem=refused.problem)
+        """Bring back what ran before the version that waits for its confirmation; also while the store is down."""
+        async with self._lock:
+            pending = self.pending
+            if pending is None:
+                return
+            try:
+                target = self._versions.target(pending.previous, self.active.row)
+                await self._go_back(target, AUTOMATION, why, insist=True)
+            except ConfigRefused as refused:
+                self._log.error("an unconfirmed version could not be reverted yet", problem=refused.problem)
+            else:
+                self._log.warning("an unconfirmed version was reverted", version=pending.version, why=why)
 
     # --- the steps of a change --------------------------------------------------------------------------------
 
+    async def _go_back(self, target: PutVersion, author: str, reason: str, *, insist: bool = False) -> dict[str, Any]:
+        compiled = self._compiled(target.text, f"version {target.version}")
+        changes = diff(self.active.row.text, target.text)
+        row = self._row(target.text, author, reason, "rollback", changes)
+        return await self._become(row, compiled, changes, None, insist=insist)
+
     async def _become(
-        self, row: PutVersion, compiled: Compiled, changes: Sequence[Change], confirm_within_s: float | None
+        self,
+        row: PutVersion,
+        compiled: Compiled,
+        changes: Sequence[Change],
+        confirm_within_s: float | None,
+        *,
+        insist: bool = False,
     ) -> dict[str, Any]:
+        """Take all steps; *insist* goes on although the store does not take it."""
         assert self._rollout is not None
         prepared, problem = await self._rollout.prepare(row.version, row.text)
         if problem:
-            await self._fail(row, problem)
-        confirming = confirm_within_s is not None
-        row = replace(row, state="confirming" if confirming else "active")
-        pending = Pending(row.version, self.active.version, row.unix + (confirm_within_s or 0)) if confirming else None
-        await self._store([*self._superseding(), row, _pending_mark(pending), _applied(row)])
-        self._supersede()
+            self._fail(row, problem)
+        pending = None
+        if confirm_within_s is not None:
+            row = replace(row, state="confirming")
+            by_unix, by_at = row.unix + confirm_within_s, clock.now() + confirm_within_s
+            pending = Pending(row.version, self.active.version, by_unix, by_at)
+        mark = pending.mark() if pending is not None else PutMark(CONFIRMING_MARK, "")
+        await self._store([*self._versions.superseding(), row, mark, applied(row)], insist=insist)
+        self._versions.supersede()
+        self._versions.put(row)
         self.pending, self.last_apply_ok = pending, True
-        compiled = replace(compiled, static=self._static, admin=self._admin)
-        self._active = Active(row, compiled)
-        self._versions[row.version] = row
+        self._active = Active(row, replace(compiled, static=self._static, admin=self._admin))
         self._on_active(self._active, changes)
         acknowledged, problem = await self._rollout.commit(row.version, prepared)
-        for worker in self._rollout.workers - acknowledged:
-            self._rollout.bring(worker, row.version, row.text)
+        self._bring_all(but=acknowledged)
         if problem:
             self._log.warning("a worker is late to run the version", version=row.version, problem=problem)
         total = len(self._rollout.workers)
         return self._answer(row.version, row.text, row.state, changes, workers=(len(acknowledged), total))
 
-    async def _fail(self, row: PutVersion, problem: str) -> None:
+    def _bring_all(self, but: frozenset[int] = frozenset()) -> None:
+        row = self.active.row
+        if self._rollout is not None:
+            for worker in self._rollout.workers - but:
+                self._rollout.bring(worker, row.version, row.text)
+
+    def _fail(self, row: PutVersion, problem: str) -> NoReturn:
         failed = replace(row, state="failed")
         body = {"version": row.version, "problem": problem}
         event = AppendEvent("config.failed", row.unix, row.author, body=body)
-        self._versions[row.version] = failed
+        self._versions.put(failed)
         self._journal.put([failed, event])
         self.last_apply_ok = False
         raise ConfigRefused(503, f"version {row.version} was not applied: {problem}", "the version before runs on")
 
-    async def _store(self, writes: Sequence[Write]) -> None:
+    async def _store(self, writes: Sequence[Write], *, insist: bool = False) -> None:
         try:
             await self._journal.put_now(writes)
         except StoreError as error:
+            if insist:
+                self._journal.put(writes)
+                return
             self.last_apply_ok = False
             raise ConfigRefused(503, f"the store does not take it: {error.problem}", error.hint) from error
-
-    def _superseding(self) -> list[Write]:
-        return [SetVersionState(row.version, self._end_state(row)) for row in self._running()]
-
-    def _supersede(self) -> None:
-        for row in self._running():
-            self._versions[row.version] = replace(row, state=self._end_state(row))
-
-    def _running(self) -> list[PutVersion]:
-        return [row for row in self._versions.values() if row.state in ("active", "confirming")]
-
-    def _end_state(self, row: PutVersion) -> str:
-        return "reverted" if row.state == "confirming" else "superseded"
 
     def _free_to_change(self, if_match: int) -> None:
         if self.pending is not None:
@@ -380,31 +329,9 @@ class Configuring:
         except ConfigErrors as errors:
             raise _invalid(errors.errors) from errors
 
-    def _target(self, to: int | None) -> PutVersion:
-        if to is None:
-            before = (row for row in self.versions() if row.version < self.active.version)
-            good = (row for row in before if row.state == "superseded" and row.hash != self.active.row.hash)
-            target = next(good, None)
-            if target is None:
-                raise ConfigRefused(
-                    409, "there is no earlier version to go back to", "`sidecar config history` lists all"
-                )
-            return target
-        found = self._versions.get(to)
-        if found is None:
-            raise ConfigRefused(404, f"there is no version {to}", "`sidecar config history` lists all")
-        if found.state == "failed":
-            raise ConfigRefused(409, f"version {to} failed: no worker ever ran it", "choose one that ran")
-        return found
-
-    @property
-    def _next_number(self) -> int:
-        return max(self._versions, default=0) + 1
-
     def _row(self, text: str, author: str, reason: str, source: str, changes: Sequence[Change] = ()) -> PutVersion:
-        rows = tuple({"path": c.path, "old": c.old, "new": c.new} for c in changes)
-        unix = clock.wall().timestamp()
-        return PutVersion(self._next_number, text, text_hash(text), author, reason, source, "active", unix, rows)
+        number, unix = self._versions.next_number, clock.wall().timestamp()
+        return PutVersion(number, text, text_hash(text), author, reason, source, "active", unix, rows_of(changes))
 
     def _answer(
         self,
@@ -424,7 +351,7 @@ class Configuring:
             "hash": text_hash(text),
             "state": state,
             "dry_run": dry_run,
-            "changes": [{"path": c.path, "old": c.old, "new": c.new} for c in changes],
+            "changes": list(rows_of(changes)),
             "confirm_by_time": rfc3339(by) if by is not None else None,
             "workers": {"acknowledged": acknowledged, "total": total},
         }
@@ -434,18 +361,3 @@ def _invalid(errors: Sequence[ConfigError]) -> ConfigRefused:
     rows = [{"path": e.path, "line": e.line, "column": e.column, "problem": e.problem, "hint": e.hint} for e in errors]
     count = f"{len(rows)} error{'s' if len(rows) > 1 else ''}"
     return ConfigRefused(422, f"{count} in the configuration; the active one stays in force", "", rows)
-
-
-def _applied(row: PutVersion) -> AppendEvent:
-    body = {
-        "version": row.version, "hash": row.hash, "source": row.source, "reason": row.reason, "state": row.state,
-        "changes": [dict(change) for change in row.changes[:50]],
-    }  # fmt: skip
-    return AppendEvent(
-        "config.rolled_back" if row.source == "rollback" else "config.applied", row.unix, row.author, body=body
-    )
-
-
-def _pending_mark(pending: Pending | None) -> PutMark:
-    row = {"version": pending.version, "previous": pending.previous, "by_unix": pending.by_unix} if pending else None
-    return PutMark(CONFIRMING_MARK, json.dumps(row) if row else "")

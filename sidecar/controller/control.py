@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from sidecar import __version__, clock
@@ -23,9 +24,11 @@ from sidecar.incident.words import rfc3339
 from sidecar.notify.dispatch import Dispatcher
 from sidecar.store.errors import StoreError
 from sidecar.store.key import client_key
+from sidecar.store.store import Store
 
 MAX_BEHIND: Final = 1_000  # events that one reader of the stream may lag behind
-REPLAYED: Final = 500  # events that a reader who comes back is given from the store
+REPLAYED: Final = 500  # events that are read from the store at once for a reader who comes back
+STORED_S: Final = 1.0
 MAX_TIMELINE: Final = 10_000
 
 
@@ -192,9 +195,16 @@ class Desk:
         """Return the overrides in force."""
         return self._engine.overrides(moment())
 
-    def command(self, command: Command) -> Done | Rejected:
-        """Do what a person asks."""
-        return self._loop.command(command)
+    async def command(self, command: Command) -> Done | Rejected:
+        """
+        Do what a person asks, at once.
+
+        Only the answer waits, at most `STORED_S`: what it calls durable outlives a `kill -9` in the next moment.
+        """
+        answer = self._loop.command(command)
+        if isinstance(answer, Rejected):
+            return answer
+        return Done(_as_stored(answer.document, stored=await self._journal.stored(STORED_S)))
 
     def client_key(self, header_value: str) -> str:
         """Return the key that a header's value has here."""
@@ -284,10 +294,13 @@ class Desk:
         """Yield every event from now on, or after *last_id*."""
         with self._events.reading() as queue:
             seen = last_id or 0
-            if last_id is not None:
-                for row in await self._read(lambda store: store.events(after=last_id, limit=REPLAYED), default=[]):
+            while last_id is not None:
+                missed = await self._read(partial(_events_after, sequence=seen), default=[])
+                for row in missed:
                     seen = row["sequence"]
                     yield event_document(row)
+                if len(missed) < REPLAYED:
+                    break
             while (event := await queue.get()) is not None:
                 if event["sequence"] > seen:
                     yield event
@@ -308,6 +321,20 @@ class Desk:
             if default is Unavailable:
                 raise Unavailable(f"the store cannot be read: {error.problem}", error.hint) from error
             return default
+
+
+def _events_after(store: Store, *, sequence: int) -> list[dict[str, Any]]:
+    return store.events(after=sequence, limit=REPLAYED)
+
+
+def _as_stored(document: Document, *, stored: bool) -> Document:
+    """Return *document*, and the isolations in it, with what is known now of the store."""
+    shown = dict(document)
+    if "durable" in shown:
+        shown["durable"] = stored
+    if "isolations" in shown:
+        shown["isolations"] = [_as_stored(row, stored=stored) for row in shown["isolations"]]
+    return shown
 
 
 def event_document(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -189,6 +189,11 @@ class Engine:
         self._supersede(row.version, frozenset(touched), now)
         return self._book.flush()
 
+    def restate(self, now: Moment) -> list[Effect]:
+        """Return what a new store must hold, after a damaged one was set aside."""
+        self._book.restate()
+        return self.leaving(now)
+
     def leaving(self, now: Moment) -> list[Effect]:
         """Return what must be stored before this controller ends."""
         self._upkeep.save(self._book, now)

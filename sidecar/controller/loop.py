@@ -18,11 +18,12 @@ from sidecar import clock
 from sidecar.config.diff import Change, touches
 from sidecar.controller import effects as fx
 from sidecar.controller.commands import Command, Done, Rejected
-from sidecar.controller.configuring import AUTOMATION, Active, Configuring
+from sidecar.controller.configuring import AUTOMATION, Configuring
 from sidecar.controller.engine import Engine
 from sidecar.controller.journal import Journal
 from sidecar.controller.ports import ConfigRefused
 from sidecar.controller.rollout import Rollout
+from sidecar.controller.versions import Active, Pending
 from sidecar.controller.watch import Vitals, worse
 from sidecar.facts import Directive, Moment, RouteSecond
 from sidecar.link.frames import Ack, BreakerOpen, BreakerReset, Directives, Frame, Hello
@@ -32,6 +33,7 @@ from sidecar.notify.dispatch import Dispatcher
 
 TICK_S: Final = 1.0
 BEFORE_S: Final = 60.0  # what a new version's vitals are compared with
+REVERT_S: Final = 5.0  # between two attempts
 
 
 def moment() -> Moment:
@@ -50,6 +52,8 @@ class Loop:
         configuring: Owns the config's versions.
         dispatcher: Tells people.
         runtime: Where `worker-boot.json` is written.
+        inherited: What the workers may still live by that the engine does not know of: breakers that a controller
+            before this one told of, and, when its memory could not be read, its directives; each until its end.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Loop:
         configuring: Configuring,
         dispatcher: Dispatcher,
         runtime: Path,
+        inherited: BootConfig | None = None,
     ) -> None:
         self.engine = engine
         self._link = link
@@ -67,17 +72,19 @@ class Loop:
         self._configuring = configuring
         self._dispatcher = dispatcher
         self._runtime = runtime
-        self._directives: tuple[Directive, ...] = ()
-        self._breakers: dict[str, BreakerOpen] = {}
+        self._decided: tuple[Directive, ...] = ()
+        self._inherited = inherited.directives if inherited is not None else ()
+        self._breakers = {breaker.route: breaker for breaker in inherited.breakers} if inherited is not None else {}
         self._rollout = Rollout(link)
         self._tasks: set[asyncio.Task[None]] = set()
         self._applied_at = clock.now()
+        self._revert_at = 0.0
         self._log = structlog.get_logger("controller")
         self.lag_s = 0.0
         configuring.serve(self._rollout)
 
     def __repr__(self) -> str:
-        return f"<Loop {len(self._directives)} directives, {len(self._tasks)} tasks>"
+        return f"<Loop {len(self._decided)} directives, {len(self._tasks)} tasks>"
 
     @property
     def workers(self) -> frozenset[int]:
@@ -88,12 +95,15 @@ class Loop:
 
     def take(self, worker: int, frame: Frame) -> None:
         """Take one frame of a worker."""
-        if isinstance(frame, Hello):
-            self._greet(worker, frame)
-        elif isinstance(frame, Ack):
-            self._rollout.take(worker, frame)
-        else:
-            self.carry_out(self.engine.observe(worker, frame, moment()))
+        try:
+            if isinstance(frame, Hello):
+                self._greet(worker, frame)
+            elif isinstance(frame, Ack):
+                self._rollout.take(worker, frame)
+            else:
+                self.carry_out(self.engine.observe(worker, frame, moment()))
+        except Exception:  # a fault over one frame must not end the link: the next frame says it all again
+            self._log.exception("a frame of a worker could not be taken", worker=worker, frame=type(frame).__name__)
 
     def lost(self, worker: int) -> None:
         """Take the end of a worker's link."""
@@ -110,9 +120,11 @@ class Loop:
         """Take a version that has just become active, before the workers commit it."""
         self._applied_at = clock.now()
         self._dispatcher.apply(active.compiled.receivers)
-        effects = self.engine.configured(active.row, active.compiled, touches(changes), moment())
         self._write_boot()
-        self.carry_out(effects)
+        try:
+            self.carry_out(self.engine.configured(active.row, active.compiled, touches(changes), moment()))
+        except Exception:  # it is stored and the workers will run it: they must be told all the same
+            self._log.exception("the engine failed over a version", version=active.version)
 
     async def run(self) -> None:
         """Turn once a second until cancelled."""
@@ -131,19 +143,22 @@ class Loop:
         self.carry_out(self.engine.tick(moment(), durable=self._journal.durable))
         pending = self._configuring.pending
         if pending is not None:
-            self._watch(pending.by_unix)
+            self._watch(pending)
 
-    def _watch(self, by_unix: float) -> None:
+    def _watch(self, pending: Pending) -> None:
         """Revert a version that waits for its confirmation when its time is over, or when things got clearly worse."""
-        now = moment()
-        if now.unix >= by_unix:
-            self._spawn(self._configuring.revert("nobody confirmed it in time"))
+        now = clock.now()
+        if now < self._revert_at:
             return
+        why = "nobody confirmed it in time" if now >= pending.by_at else self._worse(now)
+        if why:
+            self._revert_at = now + REVERT_S
+            self._spawn(self._configuring.revert(why))
+
+    def _worse(self, now: float) -> str:
         since = self._applied_at
-        before = Vitals.of(self._seconds(since - BEFORE_S, since))
-        after = Vitals.of(self._seconds(since, now.at))
-        if why := worse(before, after):
-            self._spawn(self._configuring.revert(f"worse than before it: {why}"))
+        why = worse(Vitals.of(self._seconds(since - BEFORE_S, since)), Vitals.of(self._seconds(since, now)))
+        return f"worse than before it: {why}" if why else ""
 
     def _seconds(self, since_at: float, until_at: float) -> list[RouteSecond]:
         return self.engine.window(since_at, until_at)
@@ -157,9 +172,9 @@ class Loop:
         for effect in effects:
             match effect:
                 case fx.SetDirectives(items):
-                    self._directives = tuple(items)
+                    self._decided = tuple(items)
                     self._write_boot()
-                    self._link.push_all(Directives(self._directives))
+                    self._link.push_all(Directives(self._directives()))
                 case fx.OpenBreaker(route, until_at, detail, except_worker):
                     self._breakers[route] = BreakerOpen(route, until_at, detail)
                     self._write_boot()
@@ -188,12 +203,18 @@ class Loop:
 
     def _greet(self, worker: int, hello: Hello) -> None:
         active = self._configuring.active.row
-        self._link.push(worker, Directives(self._directives))
+        self._link.push(worker, Directives(self._directives()))
         for breaker in self._open_breakers():
             self._link.push(worker, breaker)
         if hello.config_version != active.version:
             self._rollout.bring(worker, active.version, active.text)
         self.carry_out(self.engine.observe(worker, hello, moment()))
+
+    def _directives(self) -> tuple[Directive, ...]:
+        """Return the full set in force: what was decided, and what is inherited on other scopes."""
+        now, scopes = clock.now(), {directive.scope for directive in self._decided}
+        self._inherited = tuple(d for d in self._inherited if d.end_at > now and d.scope not in scopes)
+        return (*self._decided, *self._inherited)
 
     def _open_breakers(self) -> tuple[BreakerOpen, ...]:
         now = clock.now()
@@ -204,7 +225,15 @@ class Loop:
         row = self._configuring.active.row
         try:
             write_boot(
-                self._runtime, BootConfig(row.version, row.text, row.hash, self._directives, self._open_breakers())
+                self._runtime,
+                BootConfig(
+                    row.version,
+                    row.text,
+                    row.hash,
+                    self._directives(),
+                    self._open_breakers(),
+                    self._configuring.file_hash,
+                ),
             )
         except OSError as error:
             self._log.error(

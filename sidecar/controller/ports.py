@@ -103,8 +103,8 @@ class Control(Protocol):
         """Return the overrides in force."""
         ...
 
-    def command(self, command: Command) -> Done | Rejected:
-        """Do what a person asks; at once, stored beside."""
+    async def command(self, command: Command) -> Done | Rejected:
+        """Do what a person asks, at once; the answer waits a moment for the store, and says `durable` as it is then."""
         ...
 
     def client_key(self, header_value: str) -> str:

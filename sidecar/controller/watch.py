@@ -4,23 +4,34 @@ Watches a config version that waits for its confirmation.
 Theory
     The person who applied it may have locked everybody out, and may be looking elsewhere. So besides the deadline the
     guard metrics are compared with the 60 s before the change: when they get clearly worse the version is reverted at
-    once. "Clearly" is a distance that noise on `MIN_REQUESTS` requests does not reach.
+    once. "Clearly" is two things: an effect that matters, and one that chance does not make. The comparison is made
+    every second, so chance has many tries; `SIGMAS` standard deviations leave it about 1 in 30,000 for each.
+
+    shares    z = (p₂ − p₁) / √(p(1−p)(1/n₁ + 1/n₂)) with the pooled p; the two-proportion test of any textbook
+    latency   at most 5 % of answers took longer than the 95th percentile before; how many do now is binomial
+
+What can go wrong
+    Little traffic before: nothing can be compared, only the deadline reverts. A restart of the controller in between:
+    the same, because the seconds before it are gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from sidecar.facts import RouteSecond
 from sidecar.measure import histogram
 
-MIN_REQUESTS: Final = 30
+MIN_REQUESTS: Final = 30  # on each side
+SIGMAS: Final = 4.0
 REFUSED_RATIO: Final = 0.10  # more of all arrivals are refused than before
 FAILURE_RATIO: Final = 0.05
 SLOWER: Final = 2.0  # times, and
 SLOWER_S: Final = 0.05
+TAIL: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,41 +41,66 @@ class Vitals:
 
     Attributes:
         arrivals: Requests that came.
-        refused_ratio: Own refusals of all arrivals.
-        failure_ratio: Failures of all judged requests.
-        p95_s: 95th percentile of upstream latency; 0 without any.
+        refused: Own refusals of them.
+        judged: Requests whose outcome says something of the API.
+        failures: Of them.
+        latency: Bucket → count of upstream latencies.
     """
 
-    arrivals: int
-    refused_ratio: float
-    failure_ratio: float
-    p95_s: float
+    arrivals: int = 0
+    refused: int = 0
+    judged: int = 0
+    failures: int = 0
+    latency: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, seconds: Sequence[RouteSecond]) -> Vitals:
         """Sum *seconds* of any routes."""
-        arrivals = sum(s.arrivals for s in seconds)
-        judged = sum(s.judged for s in seconds)
         latency: dict[int, int] = {}
         for second in seconds:
             for bucket, count in second.latency.items():
                 latency[bucket] = latency.get(bucket, 0) + count
         return cls(
-            arrivals,
-            sum(s.cancelled for s in seconds) / arrivals if arrivals else 0.0,
-            sum(s.failures for s in seconds) / judged if judged else 0.0,
-            histogram.quantile(latency, 0.95) if latency else 0.0,
+            sum(s.arrivals for s in seconds),
+            sum(s.cancelled for s in seconds),
+            sum(s.judged for s in seconds),
+            sum(s.failures for s in seconds),
+            latency,
         )
+
+    @property
+    def p95_s(self) -> float:
+        """Return the 95th percentile of the upstream latency; 0 without any."""
+        return histogram.quantile(self.latency, 1 - TAIL) if self.latency else 0.0
 
 
 def worse(before: Vitals, after: Vitals) -> str:
     """Return what got clearly worse, in a person's words; empty when nothing did, or too little was seen."""
-    if after.arrivals < MIN_REQUESTS:
-        return ""
-    if after.refused_ratio > before.refused_ratio + REFUSED_RATIO:
-        return f"{after.refused_ratio:.0%} of requests are refused, {before.refused_ratio:.0%} before"
-    if after.failure_ratio > before.failure_ratio + FAILURE_RATIO:
-        return f"{after.failure_ratio:.0%} of requests fail, {before.failure_ratio:.0%} before"
-    if before.p95_s and after.p95_s > max(SLOWER * before.p95_s, before.p95_s + SLOWER_S):
+    refused = (before.refused, before.arrivals, after.refused, after.arrivals)
+    if _share_rose(*refused, by=REFUSED_RATIO):
+        return f"{after.refused / after.arrivals:.0%} of requests are refused, {before.refused / before.arrivals:.0%} before"
+    failed = (before.failures, before.judged, after.failures, after.judged)
+    if _share_rose(*failed, by=FAILURE_RATIO):
+        return f"{after.failures / after.judged:.0%} of requests fail, {before.failures / before.judged:.0%} before"
+    if _slowed(before, after):
         return f"95 % of answers take up to {after.p95_s:.2f} s, {before.p95_s:.2f} s before"
     return ""
+
+
+def _share_rose(some: int, all_: int, some_now: int, all_now: int, *, by: float) -> bool:
+    if min(all_, all_now) < MIN_REQUESTS:
+        return False
+    rise = some_now / all_now - some / all_
+    pooled = (some + some_now) / (all_ + all_now)
+    deviation = math.sqrt(pooled * (1 - pooled) * (1 / all_ + 1 / all_now))
+    return rise > by and rise >= SIGMAS * deviation
+
+
+def _slowed(before: Vitals, after: Vitals) -> bool:
+    count = histogram.total(after.latency)
+    if min(count, histogram.total(before.latency)) < MIN_REQUESTS:
+        return False
+    limit_s = max(SLOWER * before.p95_s, before.p95_s + SLOWER_S)
+    over = histogram.count_above(after.latency, limit_s)
+    expected = TAIL * count
+    return over > expected + SIGMAS * math.sqrt(expected * (1 - TAIL))

@@ -26,23 +26,30 @@ from aiohttp import web
 from sidecar import __version__, clock
 from sidecar.admin.app import create_app as admin_app
 from sidecar.admin.first_token import first_token
+from sidecar.config.diff import touches
 from sidecar.config.errors import ConfigErrors
 from sidecar.config.policies import Token
-from sidecar.controller.configuring import Configuring, Source
+from sidecar.controller.book import MARK_COUNTERS
+from sidecar.controller.configuring import Configuring
 from sidecar.controller.control import Desk, Events
+from sidecar.controller.effects import Write
 from sidecar.controller.engine import Engine, Restored
 from sidecar.controller.journal import Journal
 from sidecar.controller.loop import Loop, moment
+from sidecar.controller.starting import Source
+from sidecar.link.runtime import BootConfig, read_boot
 from sidecar.link.server import LinkServer
 from sidecar.notify.dispatch import Dispatcher
 from sidecar.store.errors import StoreError
 from sidecar.store.key import load_install_key
+from sidecar.supervise.tether import tether
 from sidecar.telemetry import logs
 from sidecar.telemetry.metrics import MetricViews, render
 from sidecar.telemetry.observe import create_app as observe_app
 
 HEARTBEAT_S: Final = 1.0
 FOLD_S: Final = 3600.0
+INFORMED_S: Final = 2.0
 INVALID: Final = 2
 
 
@@ -51,6 +58,7 @@ class Told:
     """What the supervisor told this child in SIDECAR_CHILD."""
 
     epoch: str
+    supervisor: int
     fds: Mapping[str, Any]
     runtime: Path
     config_file: Path | None
@@ -62,7 +70,9 @@ class Told:
         """Read the variable's JSON."""
         row = json.loads(text)
         file = Path(row["config_file"]) if row["config_file"] else None
-        return cls(row["epoch"], row["fds"], Path(row["runtime"]), file, row["flags"], row["static"])
+        return cls(
+            row["epoch"], row.get("supervisor", 0), row["fds"], Path(row["runtime"]), file, row["flags"], row["static"]
+        )
 
     def listener(self, name: str) -> socket.socket:
         """Return an inherited listening socket."""
@@ -78,9 +88,15 @@ class Controller:
         self._told = told
         self._state = Path(told.static["state"])
         self._facts: dict[str, Any] = {}
+        self._informed = asyncio.Event()
+        self._news = asyncio.Event()
+        self._reloads = asyncio.Event()
         self._stop = asyncio.Event()
         self._events = Events()
-        self._journal = Journal(self._state, self._events.publish)
+        self._journal = Journal(self._state, self._events.publish, self._remembered)
+        source = Source(told.config_file, os.environ, told.flags)
+        self._configuring = Configuring(source, self._journal, self._activate)
+        self._dispatcher = Dispatcher(())
         self._log = structlog.get_logger("controller")
         self._ready = False
         self._loop: Loop | None = None
@@ -93,59 +109,76 @@ class Controller:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         heart = asyncio.create_task(self._beat())
+        boot = read_boot(self._told.runtime)
         await self._journal.open()
-        source = Source(self._told.config_file, os.environ, self._told.flags)
-        self._configuring = Configuring(source, self._journal, self._activate)
         try:
-            active = await self._configuring.begin()
-        except (ConfigErrors, OSError) as error:
+            await self._configuring.begin(boot)
+        except (ConfigErrors, OSError, UnicodeDecodeError) as error:
             self._log.critical("no configuration can run", problem=str(error))
+            await self._journal.close()
             return INVALID
         key = self._install_key()
-        self._dispatcher = Dispatcher(active.compiled.receivers)
-        engine = Engine(
-            active.compiled, seed=key.hex(), now=moment(), restored=await self._restored(), boot=clock.boot_id()
-        )
-        self._link = LinkServer(self._told.listener("link"), self._take, self._lost)
-        self._loop = Loop(engine, self._link, self._journal, self._configuring, self._dispatcher, self._told.runtime)
-        desk = Desk(
-            self._loop,
-            self._journal,
-            self._configuring,
-            self._dispatcher,
-            self._events,
-            self._facts,
-            key,
-            self._token(),
-        )
-        self._loop.carry_out(engine.configured(active.row, active.compiled, frozenset(), moment()))
+        self._loop = loop = await self._make_loop(boot, key)
         self._link.start()
+        desk = Desk(
+            loop, self._journal, self._configuring, self._dispatcher, self._events, self._facts, key, self._token()
+        )
+        with contextlib.suppress(TimeoutError):  # what `/readyz` says must be known before it is asked
+            await asyncio.wait_for(self._informed.wait(), INFORMED_S)
         runners = [
             await _serve(observe_app(self._metrics, self._checks), self._told.listener("observe")),
             await _serve(
                 admin_app(desk, allowed_hosts=_hosts(self._told.static["admin"])), self._told.listener("admin")
             ),
         ]
-        tasks = [asyncio.create_task(self._loop.run()), asyncio.create_task(self._fold_on())]
-        self._ready = True
-        self._log.info("the controller serves", version=active.version)
+        tasks = [asyncio.create_task(work) for work in (loop.run(), self._fold_on(), self._reload_on())]
+        self._say_ready(ready=True)
+        self._log.info("the controller serves", version=self._configuring.active.version)
         await self._stop.wait()
-        await self._end([*tasks, heart], runners)
+        self._say_ready(ready=False)
+        await self._end(loop, tasks, runners)
+        heart.cancel()
         return 0
 
-    async def _end(self, tasks: list[asyncio.Task[None]], runners: list[web.AppRunner]) -> None:
-        self._ready = False
-        assert self._loop is not None
+    async def _make_loop(self, boot: BootConfig | None, key: bytes) -> Loop:
+        active = self._configuring.active
+        self._dispatcher.apply(active.compiled.receivers)
+        restored = await self._restored()
+        if boot is not None and restored is not None:
+            boot = replace(boot, directives=())  # the engine remembers what is behind them
+        engine = Engine(
+            active.compiled,
+            seed=key.hex(),
+            now=moment(),
+            restored=restored or _nothing_remembered(),
+            boot=clock.boot_id(),
+        )
+        self._link = LinkServer(self._told.listener("link"), self._take, self._lost)
+        loop = Loop(engine, self._link, self._journal, self._configuring, self._dispatcher, self._told.runtime, boot)
+        touched = touches(self._configuring.begun_with)
+        loop.carry_out(engine.configured(active.row, active.compiled, touched, moment()))
+        return loop
+
+    async def _end(self, loop: Loop, tasks: list[asyncio.Task[None]], runners: list[web.AppRunner]) -> None:
+        """End in order; the heart beats on meanwhile, so that this does not look like a hung process."""
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for runner in runners:
-            await runner.cleanup()
+        await loop.close()
+        loop.carry_out(loop.engine.leaving(moment()))
+        await asyncio.gather(*(runner.cleanup() for runner in runners), self._dispatcher.close())
         await self._link.close()
-        await self._loop.close()
-        await self._dispatcher.close()
-        self._loop.carry_out(self._loop.engine.leaving(moment()))
         await self._journal.close()
+
+    def _say_ready(self, *, ready: bool) -> None:
+        self._ready = ready
+        self._news.set()
+
+    def _remembered(self) -> list[Write]:
+        """Return what a new store must hold, after a damaged one was set aside; the engine's part is put behind it."""
+        if self._loop is not None:
+            self._loop.carry_out(self._loop.engine.restate(moment()))
+        return self._configuring.remembered()
 
     def _take(self, worker: int, frame: Any) -> None:
         if self._loop is not None:
@@ -196,21 +229,41 @@ class Controller:
         reader, writer = await asyncio.open_unix_connection(sock=heart)
         orders = asyncio.create_task(self._obey(reader))
         while not orders.done():
+            self._news.clear()
             writer.write(json.dumps({"ready": self._ready}).encode() + b"\n")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(orders), HEARTBEAT_S if self._ready else HEARTBEAT_S / 10)
+                await asyncio.wait_for(self._news.wait(), HEARTBEAT_S)
         os._exit(0)  # the supervisor is gone: nobody is left to end this process in order
 
     async def _obey(self, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
-            order = json.loads(line)
-            match order.pop("do", None):
-                case "stop":
-                    self._stop.set()
-                case "reload":
-                    await self._configuring.reload()
-                case "facts":
-                    self._facts.update(order)
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                self._take_order(line)
+        self._news.set()
+
+    def _take_order(self, line: bytes) -> None:
+        try:
+            order = dict(json.loads(line))
+        except (ValueError, TypeError):  # a torn line says nothing
+            return
+        match order.pop("do", None):
+            case "stop":
+                self._stop.set()
+            case "reload":
+                self._reloads.set()
+            case "facts":
+                self._facts.update(order)
+                self._informed.set()
+
+    async def _reload_on(self) -> None:
+        """Read the file again whenever the supervisor wants it; an order that came while we started, or meanwhile, counts."""
+        while True:
+            await self._reloads.wait()
+            self._reloads.clear()
+            try:
+                await self._configuring.reload()
+            except Exception:  # the next SIGHUP must find somebody
+                self._log.exception("the file could not be applied")
 
     # --- what is observed -------------------------------------------------------------------------------------
 
@@ -244,6 +297,16 @@ class Controller:
         )
 
 
+def _nothing_remembered() -> Restored:
+    """
+    Return the memory of an engine whose store cannot be read.
+
+    Numbers go on from the clock: were they counted from one, they would replace what the store has under them.
+    """
+    number = int(clock.wall().timestamp())
+    return Restored(marks={MARK_COUNTERS: json.dumps({"incident": number, "isolation": number})})
+
+
 def _hosts(admin: str) -> list[str]:
     host = admin.rpartition(":")[0].strip("[]")
     return [host] if host and not admin.startswith("unix:") else []
@@ -259,7 +322,14 @@ async def _serve(app: web.Application, listener: socket.socket) -> web.AppRunner
 def main() -> int:
     """Run the controller and return its exit code."""
     logs.setup("controller")
-    return uvloop.run(Controller(Told.read(os.environ["SIDECAR_CHILD"])).run())
+    told = Told.read(os.environ["SIDECAR_CHILD"])
+    if told.supervisor:
+        tether(told.supervisor)
+
+    async def serve() -> int:
+        return await Controller(told).run()
+
+    return uvloop.run(serve())
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ from sidecar.proxy.tap import Tap
 from sidecar.store.errors import StoreError
 from sidecar.store.key import load_install_key
 from sidecar.supervise.say import say
+from sidecar.supervise.tether import tether
 
 BACKLOG: Final = 4096
 HEARTBEAT_S: Final = 1.0
@@ -73,6 +74,7 @@ class Told:
     name: str
     index: int
     epoch: str
+    supervisor: int
     listen: tuple[int, ...]
     heartbeat: int
     runtime: Path
@@ -88,6 +90,7 @@ class Told:
             row["name"],
             row["index"],
             row["epoch"],
+            row.get("supervisor", 0),
             tuple(row["fds"]["listen"]),
             row["fds"]["heartbeat"],
             Path(row["runtime"]),
@@ -319,6 +322,7 @@ class Worker:
                 "connections": len(plane.connections),
                 "in_flight": plane.in_flight,
                 "config_version": plane.live.version,
+                "drain": {"delay_s": self._drain.delay_s, "grace_s": self._drain.grace_s},
             }
             writer.write(json.dumps(line).encode() + b"\n")
             with contextlib.suppress(TimeoutError):
@@ -328,10 +332,18 @@ class Worker:
     async def _obey(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):
             while line := await reader.readline():
-                if json.loads(line).get("do") == "drain":
+                if _order(line) == "drain":
                     self.leave()
                 self._news.set()  # any line is answered at once
         self._news.set()
+
+
+def _order(line: bytes) -> str:
+    """Return what the supervisor wants done; a torn line wants nothing."""
+    try:
+        return str(json.loads(line).get("do"))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def compiled_for(told: Told, boot: BootConfig | None) -> Compiled:
@@ -354,6 +366,8 @@ def compiled_for(told: Told, boot: BootConfig | None) -> Compiled:
 def main() -> int:
     """Run one worker and return its exit code."""
     told = Told.read(os.environ["SIDECAR_CHILD"])
+    if told.supervisor:
+        tether(told.supervisor)
     boot = read_boot(told.runtime)
     try:
         compiled = compiled_for(told, boot)

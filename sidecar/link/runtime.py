@@ -105,6 +105,7 @@ class BootConfig:
         version, text, hash: The active config version.
         directives: Isolations and overrides in force; each ends by its own `end_at`.
         breakers: Breakers that were opened by another worker's trip and are still open.
+        file_hash: The file's, when this was written: a start after the file has changed must not boot from this.
     """
 
     version: int
@@ -112,6 +113,7 @@ class BootConfig:
     hash: str
     directives: tuple[Directive, ...] = ()
     breakers: tuple[BreakerOpen, ...] = ()
+    file_hash: str = ""
 
 
 def write_boot(runtime: Path, boot: BootConfig) -> None:
@@ -127,6 +129,7 @@ def write_boot(runtime: Path, boot: BootConfig) -> None:
         "version": boot.version,
         "text": boot.text,
         "hash": boot.hash,
+        "file_hash": boot.file_hash,
         "boot": clock.boot_id(),
         "directives": [directive_to_json(item) for item in boot.directives],
         "breakers": [[item.route, item.until_at, item.detail] for item in boot.breakers],
@@ -153,6 +156,7 @@ def read_boot(runtime: Path) -> BootConfig | None:
             hash=str(row["hash"]),
             directives=tuple(directive_from_json(item) for item in row["directives"]) if same_boot else (),
             breakers=tuple(BreakerOpen(*item) for item in row["breakers"]) if same_boot else (),
+            file_hash=str(row.get("file_hash", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

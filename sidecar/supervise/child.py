@@ -106,7 +106,7 @@ def spawn(
     numbers: dict[str, Any] = {listener: [s.fileno() for s in sockets] for listener, sockets in fds.items()}
     inherited = [number for group in numbers.values() for number in group] + [theirs.fileno()]
     numbers["heartbeat"] = theirs.fileno()
-    facts = {"name": name, "index": index, "epoch": epoch, "fds": numbers, **told}
+    facts = {"name": name, "index": index, "epoch": epoch, "supervisor": os.getpid(), "fds": numbers, **told}
     try:
         process = subprocess.Popen(  # the module's name is a literal of this file
             [sys.executable, "-m", kind.value],

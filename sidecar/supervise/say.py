@@ -17,9 +17,7 @@ def say(event: str, *, level: str = "info", process: str = "supervisor", **facts
         line = f"{moment:%H:%M:%S} {level.upper():7} {process}  {event}{'  ' + values if values else ''}"
     else:
         stamp = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        line = json.dumps(
-            {"time": stamp, "level": level, "process": process, "event": event, **facts}, default=str
-        )
+        line = json.dumps({"time": stamp, "level": level, "process": process, "event": event, **facts}, default=str)
     try:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()

@@ -86,7 +86,7 @@ class MemoryControl:
     def overrides(self) -> Sequence[Document]:
         return list(self.set_overrides.values())
 
-    def command(self, command: Command) -> Done | Rejected:
+    async def command(self, command: Command) -> Done | Rejected:
         self.commands.append(command)
         match command:
             case SetOverride():

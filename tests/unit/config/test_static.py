@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.load import ConfigErrors
+from sidecar.config.load import ConfigErrors, text_hash
 from sidecar.config.static import resolve
 
 
@@ -38,6 +38,7 @@ def test_it_prints_one_line_of_json(tmp_path: Path) -> None:
         "workers": 3,
         "state": "/tmp/x",
         "config_file": "a.yaml",
+        "file_hash": text_hash("observe: unix:/run/o.sock\ndrain: {delay: 1s}\n"),
         "drain": {"delay_s": 1.0, "grace_s": 30.0},
     }
 
