@@ -16,20 +16,16 @@ Tables
     body      the body             decode, pass on         body timeout from the last byte: 408, or cut
     answer    the answer           keep for later          after end of file: the client left
     rest      a refused body       drop                    body timeout: close
-    linger    end of file          drop, at most 16 MiB    2 s: close
-    closed    -                    -                       -
+    closed    -                    -                       - (`linger.py` has the transport)
 
     end of file while in   then
     head                   close; a head that had begun is answered 400
     body                   the client left: the request ends
     answer                 the client may have closed one half only: it has 0.5 s, renewed as long as the answer flows
-    rest, linger           close
+    rest                   close
 
 What can go wrong
 -----------------
-* Closing a socket with unread bytes in it sends a reset, which can destroy the answer on its way (RFC 9112, section
-  9.6). So a connection that ends while the client may still be sending closes its sending half first, and drops
-  what comes, bounded in time and size.
 * A client that pipelines thousands of requests that are all refused: after 16 of them in a row the event loop gets
   its turn, and a client that does not read its answers is not served further.
 * The peer's address is None when the client has already reset the connection; an exception in `connection_made` would
@@ -39,33 +35,25 @@ What can go wrong
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
-import struct
 from enum import Enum
 from typing import Final, cast
 
 from sidecar import clock
-from sidecar.facts import OVERFLOW, Outcome
-from sidecar.proxy import respond
+from sidecar.proxy import refusing
 from sidecar.proxy.body import Body
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.framing import MAX_HEAD_BYTES, RequestHead, find_head_end, parse_request_head
 from sidecar.proxy.hop import Peer
+from sidecar.proxy.linger import Lingering
 from sidecar.proxy.plane import Plane
 from sidecar.proxy.scan import judge_request
-from sidecar.proxy.tap import jitter_ratio
-from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW
-from sidecar.reasons import TABLE, Reason, Refusal
+from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW, has_left, reset_on_close
+from sidecar.reasons import Reason, Refusal
 
-SKIPPED_BODY_BYTES: Final = 64 * 1024
-LINGER_S: Final = 2.0  # nginx lingering_timeout 5 s a read, 30 s at all
-LINGER_BYTES: Final = 16 * 1024 * 1024
 HALF_CLOSED_S: Final = 0.5
 LAST_REQUEST_S: Final = 1.0
 IN_A_ROW: Final = 16
-_RESET: Final = struct.pack("ii", 1, 0)
-_GONE: Final = select.POLLRDHUP | select.POLLERR | select.POLLHUP
 
 
 class Reading(Enum):
@@ -75,18 +63,17 @@ class Reading(Enum):
     BODY = "body"
     ANSWER = "answer"
     REST = "rest"
-    LINGER = "linger"
     CLOSED = "closed"
 
 
-_HEAD, _ANSWER, _LINGER = Reading.HEAD, Reading.ANSWER, Reading.LINGER  # the hot path: an enum's attribute costs 30 ns
+_HEAD, _ANSWER, _CLOSED = Reading.HEAD, Reading.ANSWER, Reading.CLOSED  # the hot path: an enum's attribute costs 30 ns
 
 
 class Downstream(asyncio.BufferedProtocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_body", "_dropped", "_eof", "_held", "_left", "_looping", "_pending", "_plane", "_reading", "_timer",
+        "_body", "_eof", "_held", "_looping", "_pending", "_plane", "_reading", "_timer",
         "active_at", "blocked", "exchange", "peer", "requests", "transport",
     )  # fmt: skip
 
@@ -103,7 +90,6 @@ class Downstream(asyncio.BufferedProtocol):
         self._pending = b""
         self._body: Body | None = None
         self._looping = self._held = self._eof = False
-        self._dropped = self._left = 0
 
     def __repr__(self) -> str:
         return f"<Downstream {self.peer.address} {self._reading.value} after {self.requests} requests>"
@@ -145,20 +131,16 @@ class Downstream(asyncio.BufferedProtocol):
                 if self._pending:
                     self._reject(Refusal(Reason.BAD_REQUEST, 0.0, "framing", "the head ends early"), now)
                 else:
-                    self._close()
-            case Reading.BODY:
+                    self._linger()
+            case Reading.BODY | Reading.REST:
                 self.abort()
             case Reading.ANSWER:
                 self._timer.set(now + HALF_CLOSED_S)
-            case Reading.REST | Reading.LINGER:
-                self.abort()
-            case Reading.CLOSED:
-                pass
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  why it ended changes nothing
         """Learn that the connection is gone."""
-        self._gone()
+        self.abort()
 
     def pause_writing(self) -> None:
         """Learn that the client does not keep up."""
@@ -180,14 +162,11 @@ class Downstream(asyncio.BufferedProtocol):
             self.transport.abort()
             return
         self.peer = plane.live.hop.peer(address)
-        policy = plane.live.policy.downstream
-        full = len(plane.connections) >= policy.max_connections and not plane.make_room()
-        plane.connections.add(self)
-        if full:
-            detail = f"{policy.max_connections} connections stand"
-            self._reject(Refusal(Reason.CONCURRENCY_LIMITED, 1.0, "max_connections", detail), now)
+        refusal = plane.welcome(self)
+        if refusal is not None:
+            self._reject(refusal, now)
         else:
-            self._timer.set(now + policy.idle_timeout_s)
+            self._timer.set(now + plane.live.policy.downstream.idle_timeout_s)
 
     def _received(self, nbytes: int) -> None:
         match self._reading:
@@ -201,12 +180,6 @@ class Downstream(asyncio.BufferedProtocol):
                     self._hold_reading(held=True)
             case Reading.REST:
                 self._read_rest(bytes(READ_VIEW[:nbytes]))
-            case Reading.LINGER:
-                self._dropped += nbytes
-                if self._dropped > LINGER_BYTES:
-                    self.abort()
-            case Reading.CLOSED:
-                pass
 
     def _serve(self, data: bytes, seen: int = 0) -> None:
         """Serve the requests in *data* one after the other, as far as they are answered at once."""
@@ -231,7 +204,7 @@ class Downstream(asyncio.BufferedProtocol):
         else:
             self._plane.loop.call_soon(self._go_on)
         self._looping = False
-        if data and self._reading is not _LINGER:
+        if data and self._reading is not _CLOSED:
             self._pending = data
 
     def _begin(self, head: RequestHead, rest: bytes, now: float) -> bytes:
@@ -267,7 +240,7 @@ class Downstream(asyncio.BufferedProtocol):
 
     def _idle(self, now: float) -> None:
         if self._eof or self._plane.draining:
-            self._close()
+            self._linger()
         else:
             self.active_at = now
             self._timer.set(now + self._plane.live.policy.downstream.idle_timeout_s)
@@ -319,14 +292,6 @@ class Downstream(asyncio.BufferedProtocol):
 
     # --- what the exchange asks for ------------------------------------------------------------------------------
 
-    def keeps(self, head: RequestHead) -> bool:
-        """Tell whether the connection may live after the answer to *head*."""
-        return head.keep_alive and not self._plane.draining
-
-    def can_skip(self, exchange: Exchange) -> bool:
-        """Tell whether what is missing of the request's body is little enough to be read and dropped."""
-        return exchange.request_done or exchange.missing_bytes <= SKIPPED_BODY_BYTES
-
     def hold(self, *, held: bool) -> None:
         """Read no more of the request's body, or go on."""
         if held != self._held and self._reading is Reading.BODY:
@@ -358,7 +323,7 @@ class Downstream(asyncio.BufferedProtocol):
             if delimited and not self.blocked:
                 self._linger()
             else:
-                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                reset_on_close(self.transport)
                 self.abort()
 
     # --- what the worker asks for --------------------------------------------------------------------------------
@@ -379,62 +344,37 @@ class Downstream(asyncio.BufferedProtocol):
 
     def look(self, now: float) -> None:  # noqa: ARG002  the kernel says it
         """End when the client left while nothing was read from it."""
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), _GONE)
-        if poll.poll(0):
+        if has_left(self.transport):
             self.abort()
 
     def abort(self) -> None:
         """End at once; an exchange under way learns that the client is gone."""
-        self._gone()
+        exchange, self.exchange = self.exchange, None
+        self._retire().abort()
+        if exchange is not None:
+            exchange.client_left(clock.now())
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def _reject(self, refusal: Refusal, now: float) -> None:
         """Answer what is no request, and end."""
-        plane, policy, key = self._plane, self._plane.live.policy, self.peer.key
-        counters, decision = plane.unrouted.counters, plane.tap.next_id()
-        counters.arrive(key, now)
-        plane.tap.decided(
-            decision, refusal, now, route=plane.unrouted.name, client=key, method="", path="",
-            version=plane.live.version, enforced=True,
-        )  # fmt: skip
-        status = TABLE[refusal.reason].status
-        counters.end(key, OVERFLOW, status, refusal.reason, Outcome.CANCELLED, 0.0, None, False, "", "", None)
-        self.transport.write(
-            respond.render(refusal, decision=decision, explain=policy.explain, close=True, jitter_ratio=jitter_ratio())
-        )
+        self.transport.write(refusing.reject(self._plane, self.peer, refusal, now))
         self._linger()
 
     def _linger(self) -> None:
-        """Send what is written and the end of it, then read and drop until the client ends too."""
-        self._pending, self._body = b"", None
-        if self._held:
-            self._hold_reading(held=False)
-        self._reading = Reading.LINGER
-        if self._eof:
-            self._close()
-            return
-        if not self.transport.is_closing():
-            self.transport.write_eof()
-        self._timer.set(clock.now() + LINGER_S)
+        """Leave the rest to `Lingering`: nothing that this client sends is read any more."""
+        transport = self._retire()
+        if not transport.is_closing():
+            Lingering(self._plane, transport, client_ended=self._eof)
 
-    def _close(self) -> None:
-        """Send what is written, then end."""
-        self._reading = Reading.CLOSED
-        self.transport.close()
-        self._timer.set(clock.now() + LINGER_S)
-
-    def _gone(self) -> None:
+    def _retire(self) -> asyncio.Transport:
+        """Let go of everything; return the transport."""
         self._reading = Reading.CLOSED
         self._timer.stop()
         self._plane.left(self)
         self._pending, self._body = b"", None
-        exchange, self.exchange = self.exchange, None
         transport, self.transport = self.transport, NOWHERE
-        transport.abort()
-        if exchange is not None:
-            exchange.client_left(clock.now())
+        return transport
 
     def _hold_reading(self, *, held: bool) -> None:
         self._held = held
@@ -458,27 +398,17 @@ class Downstream(asyncio.BufferedProtocol):
                 self.exchange.client_late(now)
             case Reading.ANSWER if self.exchange is not None and self.exchange.flows():
                 self._timer.set(now + HALF_CLOSED_S)
-            case Reading.LINGER | Reading.CLOSED if self._flushes():
-                self._timer.set(now + LINGER_S)
             case _:
                 self.abort()
 
-    def _flushes(self) -> bool:
-        """Tell whether the client still takes what was written, since this was asked last."""
-        left = self.transport.get_write_buffer_size()
-        before, self._left = self._left, left
-        return 0 < left < before
-
     def _broken(self, error: Exception) -> None:
         """End a connection on which we failed ourselves; say what happened."""
-        self._plane.loop.call_exception_handler(
-            {"message": "a connection failed", "exception": error, "protocol": self}
-        )
         exchange = self.exchange
-        if exchange is not None:
-            try:
-                exchange.fail(Refusal(Reason.INTERNAL_ERROR, 0.0, "internal", type(error).__name__), clock.now())
-            except Exception as again:  # the end must be reached whatever is broken
-                self._plane.loop.call_exception_handler({"message": "a connection failed twice", "exception": again})
-        if exchange is None or self.exchange is exchange:
-            self.abort()
+        try:
+            if exchange is not None:
+                exchange.broken(error)
+            else:
+                self._plane.loop.call_exception_handler({"message": "a connection failed", "exception": error})
+        finally:
+            if exchange is None or self.exchange is exchange:
+                self.abort()

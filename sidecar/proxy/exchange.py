@@ -39,22 +39,21 @@ from typing import Final
 from sidecar import clock
 from sidecar.facts import Outcome
 from sidecar.guard.guard import Ticket
-from sidecar.link.frames import Sample
 from sidecar.measure.classify import classify
-from sidecar.proxy import respond
+from sidecar.proxy import refusing
 from sidecar.proxy.body import LAST_CHUNK, Body, ChunkedBody, LengthBody, encode_chunk
 from sidecar.proxy.framing import RequestHead, ResponseHead
 from sidecar.proxy.headers import must_close, rechunks, request_head, response_head, trailer_section
 from sidecar.proxy.plane import Client, Live, Plane, Route
 from sidecar.proxy.pool import Dial
 from sidecar.proxy.route import path_template
-from sidecar.proxy.tap import jitter_ratio
 from sidecar.proxy.upstream import Upstream
 from sidecar.reasons import TABLE, Reason, Refusal
 
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 _TRACE_BITS: Final = 192
 _UNSENT: Final = -1.0
+SKIPPED_BODY_BYTES: Final = 64 * 1024
 NO_BODY: Final = LengthBody(0)  # complete from the start, so that one serves all
 _LEFT: Final = TABLE[Reason.CLIENT_DISCONNECTED].status
 
@@ -221,8 +220,10 @@ class Exchange:
     def refuse(self, refusal: Refusal, now: float) -> None:
         """Answer *refusal* in the API's place; nothing of an answer was sent before."""
         row = TABLE[refusal.reason]
-        keep = not row.close and self._client.keeps(self._head) and self._client.can_skip(self)
-        self._client.transport.write(self._refusal(refusal, now, close=not keep))
+        keep = not row.close and self._head.keep_alive and not self._plane.draining and self._skippable()
+        self._client.transport.write(
+            refusing.answer(self._plane, self._live, self.route, self.key, self._head, refusal, now, close=not keep)
+        )
         self._settle(refusal.reason, now, row.status)
         self._client.done(self, keep=keep)
 
@@ -302,12 +303,11 @@ class Exchange:
         moved, self._moved = self._moved, False
         return moved
 
-    @property
-    def missing_bytes(self) -> float:
-        """Count what is still to come of the request's body; a body that was not sent yet may never come."""
+    def _skippable(self) -> bool:
+        """Tell whether what is missing of the body is little enough to be read and dropped, and sure to come."""
         if isinstance(self.body, ChunkedBody) or (self._head.expect_continue and not self._seen_bytes):
-            return float("inf")
-        return self.body.remaining
+            return self.request_done
+        return self.body.remaining <= SKIPPED_BODY_BYTES
 
     # --- details -------------------------------------------------------------------------------------------------
 
@@ -353,36 +353,6 @@ class Exchange:
             upstream.home.lost(upstream)
             upstream.drop()
 
-    def _refusal(self, refusal: Refusal, now: float, *, close: bool) -> bytes:
-        policy, head = self._live.policy, self._head
-        limited = refusal.reason is Reason.RATE_LIMITED and policy.ratelimit_headers
-        return respond.render(
-            refusal,
-            decision=self._decide(refusal, now, enforced=True),
-            explain=policy.explain,
-            close=close,
-            minor=head.minor,
-            head_only=head.method == "HEAD",
-            rate_limit=self.route.guard.limit_header(self.key, now) if limited else None,
-            jitter_ratio=jitter_ratio(),
-        )
-
-    def _decide(self, refusal: Refusal, now: float, *, enforced: bool) -> str:
-        tap, head = self._plane.tap, self._head
-        decision = tap.next_id()
-        tap.decided(
-            decision,
-            refusal,
-            now,
-            route=self.route.name,
-            client=self.key,
-            method=head.method,
-            path=path_template(head.path),
-            version=self._live.version,
-            enforced=enforced,
-        )
-        return decision
-
     def _settle(self, reason: Reason | None, now: float, own_status: int = 0) -> None:
         """
         Give the ticket back and count the request: exactly once.
@@ -413,29 +383,14 @@ class Exchange:
         )  # fmt: skip
         samples, failed = route.samples, outcome is Outcome.FAILURE
         if (samples.any or failed) and samples.take(failed=failed):
-            self._show(seen, reason, template, now)
+            self._plane.tap.show(refusing.sample(route.name, self.key, head, seen, reason, latency_s, template, now))
 
     def _would_refuse(self, ticket: Ticket, now: float) -> None:
         self.route.counters.would(ticket.would)
         for refusal in ticket.would:
-            self._decide(refusal, now, enforced=False)
-
-    def _show(self, status: int, reason: Reason | None, template: str, now: float) -> None:
-        head = self._head
-        self._plane.tap.show(
-            Sample(
-                route=self.route.name,
-                at=now,
-                client=self.key,
-                method=head.method,
-                path=template,
-                status=status,
-                reason=reason or "",
-                latency_s=self._latency_s or 0.0,
-                fields=[name.decode("ascii") for name in head.named],
-                trace=(head.named.get(b"traceparent") or b"")[3:35].decode("ascii", "replace"),
-            )
-        )
+            refusing.decide(
+                self._plane, self._live, self.route, self.key, self._head, refusal, now, enforced=False
+            )  # fmt: skip
 
 
 def _request_body(head: RequestHead) -> ChunkedBody | LengthBody:

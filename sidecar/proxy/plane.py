@@ -22,7 +22,7 @@ from sidecar.proxy.hop import Hop, Peer
 from sidecar.proxy.pool import Pool
 from sidecar.proxy.route import Router
 from sidecar.proxy.tap import Samples, Tap
-from sidecar.reasons import Refusal
+from sidecar.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
     from sidecar.proxy.exchange import Exchange
@@ -38,12 +38,6 @@ class Client(Protocol):
     transport: asyncio.Transport
     blocked: bool
     requests: int
-
-    def keeps(self, head: RequestHead) -> bool:
-        """Tell whether the connection may live after the answer to *head*."""
-
-    def can_skip(self, exchange: Exchange) -> bool:
-        """Tell whether what is missing of the request's body is little enough to be read and dropped."""
 
     def hold(self, *, held: bool) -> None:
         """Read no more of the request's body, or go on."""
@@ -213,7 +207,14 @@ class Plane:
         for connection in tuple(self.connections):
             connection.leave(now)
 
-    def make_room(self) -> bool:
+    def welcome(self, connection: Connection) -> Refusal | None:
+        """Count a new connection; when too many stand and none of them is idle, say why it must end."""
+        most = self.live.policy.downstream.max_connections
+        full = len(self.connections) >= most and not self._make_room()
+        self.connections.add(connection)
+        return Refusal(Reason.CONCURRENCY_LIMITED, 1.0, "max_connections", f"{most} stand") if full else None
+
+    def _make_room(self) -> bool:
         """Close the connections that are idle for longest, one in a hundred; False when none is idle."""
         count = max(1, len(self.connections) // 100)
         idle = nsmallest(count, (it for it in self.connections if it.idle), key=attrgetter("active_at"))

@@ -10,11 +10,16 @@ what one connection holds for one direction.
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
+import struct
 from typing import Final
 
 READ_BYTES: Final = 64 * 1024
 READ_BUFFER: Final = bytearray(READ_BYTES)
 READ_VIEW: Final = memoryview(READ_BUFFER)
+_RESET: Final = struct.pack("ii", 1, 0)
+_GONE: Final = select.POLLRDHUP | select.POLLERR | select.POLLHUP
 
 
 class Nowhere(asyncio.Transport):
@@ -51,3 +56,15 @@ class Nowhere(asyncio.Transport):
 
 
 NOWHERE: Final = Nowhere()
+
+
+def has_left(transport: asyncio.Transport) -> bool:
+    """Ask the kernel whether the other side has ended; for sockets that are not read from just now."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), _GONE)
+    return bool(poll.poll(0))
+
+
+def reset_on_close(transport: asyncio.Transport) -> None:
+    """Let the end of the connection be a reset, so that nobody takes it for the end of a message."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
