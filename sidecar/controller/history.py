@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from sidecar.decide.budget import Load
+from sidecar.decide.lease import Isolation
 from sidecar.facts import Moment, RouteSecond, Scope, ScopeKind
 from sidecar.link.frames import Decided, Sample, Tick
 
@@ -71,8 +72,13 @@ class History:
             rows += reversed(recent)
         return rows
 
-    def load(self, since: float) -> Load:
-        """Count the arrivals after *since*, by route and by heavy client."""
+    def load(self, since: float, live: Iterable[Isolation]) -> Load:
+        """
+        Count the arrivals after *since*, by route and by heavy client.
+
+        A client's counts are of requests that reached the upstream; what a live isolation of it held is added.
+        """
+        held_of = {i.id: (i.scope.name, i.scope.key) for i in live if i.scope.kind is ScopeKind.CLIENT}
         routes: dict[str, float] = {}
         clients: dict[tuple[str, str], float] = {}
         for name in self._seconds:
@@ -81,6 +87,9 @@ class History:
             for row in rows:
                 for key, client in row.clients.items():
                     clients[name, key] = clients.get((name, key), 0.0) + client.requests
+                for directive, held in row.held.items():
+                    if directive in held_of:
+                        clients[held_of[directive]] = clients.get(held_of[directive], 0.0) + held
         return Load(routes, clients)
 
     def routes_of(self, scope: Scope) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ class Responder:
 
     def _ruled(self, case: Case, mark: Mark | None, now: Moment) -> tuple[Why, Proposal | None]:
         book = self._book
-        load = self._history.load(now.at - budget.WINDOW_S)
+        load = self._history.load(now.at - budget.WINDOW_S, book.live())
         proposal = policy.propose(case.scope, case.signals, book.policy, load, budget.WINDOW_S)
         override = hands_off(book.overrides.values(), case.scope)
         return policy.rule(case, book.policy, self.mode, mark=mark, override=override), proposal
@@ -236,7 +236,7 @@ class Responder:
         if not live:
             return
         wanted = {i.scope: i.base_ratio if i.step_ratio is None else i.step_ratio for i in live}
-        load = self._history.load(now.at - budget.WINDOW_S)
+        load = self._history.load(now.at - budget.WINDOW_S, live)
         allowed = budget.raised(wanted, load, self._book.policy.max_refused_ratio)
         for isolation in live:
             needed = allowed[isolation.scope]

@@ -145,7 +145,7 @@ class Engines(RuleBasedStateMachine):
         """Automation refuses no more than its budget of the last ten seconds' arrivals."""
         each = self.worlds[0]
         shares = {Scope.parse(row["scope"]): row["share"] for row in each.live()}
-        load = each.engine._history.load(each.now.at - budget.WINDOW_S)
+        load = each.engine._history.load(each.now.at - budget.WINDOW_S, each.engine._book.live())
         assert budget.refused(shares, load) <= MAX_REFUSED * load.total + 1e-6
 
     @invariant()

@@ -272,7 +272,7 @@ class World:
         if passed:
             _add(row.latency, histogram.index(flow.latency_s), passed)
         slow = passed if flow.latency_s > 0.2 else 0
-        _pair(row.clients, flow.client, arrived, failed, slow)
+        _pair(row.clients, flow.client, passed, failed, slow)
         _pair(row.methods, flow.method, passed, failed)
         _pair(row.paths, f"/api/{flow.route}/{{id}}", passed, failed)
         _pair(row.statuses, "200", good, 0)

@@ -58,10 +58,10 @@ def test_an_idle_scope_is_not_isolated_for_ever() -> None:
     world.flows = [flow for flow in world.flows if flow.route != "checkout"]
 
     world.until(lambda: not world.live(), 130)
-    world.run(700)
+    world.run(60)
 
     assert [row["state"] for row in world.incident()["isolations"]] == ["expired"]
-    assert [s["detector"] for s in world.incident()["signals"] if s["sounding"]] == ["silence"]
+    assert "silence" in [s["detector"] for s in world.incident()["signals"] if s["sounding"]]
 
 
 def test_a_confirmed_isolation_waits_for_evidence_even_when_idle() -> None:
@@ -277,6 +277,21 @@ def test_a_second_isolation_shares_the_budget() -> None:
 
     world.run(20)
     assert world.refused_ratio(15) <= 0.5 + 0.02
+
+
+def test_a_clients_isolation_is_charged_with_all_that_it_sends() -> None:
+    """
+    One client sends 80 % of everything and fails: its own counts show only what passes, the budget counts all of it.
+    """
+    flows = [Flow("checkout", "abuser", 80.0), *(Flow("checkout", f"c{i}", 5.0) for i in range(4))]
+    config = compiled(("checkout",), respond=replace(QUICK, max_refused_ratio=0.4))
+    world = World(*flows, config=config).run(60)
+    world.flows[0].fail = 1.0
+    world.until(world.live, 10)
+    world.run(30)
+
+    assert [row["scope"] for row in world.live()] == ["client:checkout:abuser"]
+    assert 0.35 <= world.refused_ratio(15) <= 0.4 + 0.02
 
 
 def test_without_a_budget_nothing_is_isolated() -> None:
