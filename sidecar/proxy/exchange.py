@@ -194,6 +194,8 @@ class Exchange:
         keep = self._delimited and self.request_done and request.keep_alive and not self._plane.draining
         self._keep = keep
         data = response_head(head, self._live.hop, minor=request.minor, close=not keep)
+        if self._live.policy.ratelimit_headers:
+            data = refusing.with_limits(data, self.route.guard.limit_header(self.key, now))
         self._answer(data + self._chunk(payload, whole) if self._chunks else data + payload, now, whole)
 
     def response_body(self, payload: bytes, now: float, *, whole: Body | None) -> None:

@@ -53,6 +53,18 @@ def answer(
     )
 
 
+def with_limits(head: bytes, limits: tuple[str, str] | None) -> bytes:
+    """
+    Return an answer's *head* with what the client may still send, behind what the API said of its own limits.
+
+    The fields are lists (draft-ietf-httpapi-ratelimit-headers, section 2): a client heeds the strictest member, so
+    ours never loosen the API's.
+    """
+    if limits is None:
+        return head
+    return b"%bratelimit-policy: %b\r\nratelimit: %b\r\n\r\n" % (head[:-2], limits[0].encode(), limits[1].encode())
+
+
 def reject(plane: Plane, peer: Peer, refusal: Refusal, now: float) -> bytes:
     """Return the answer to what is no request, and count and tell it on the route of those that have none."""
     live, route, tap = plane.live, plane.unrouted, plane.tap

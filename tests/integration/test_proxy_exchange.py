@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import threading
 from collections.abc import Iterator
 
@@ -426,6 +427,40 @@ def test_a_loop_is_detected(client: Client, upstream: Upstream) -> None:
 
     assert (answer.status, answer.problem["reason"]) == (502, "loop_detected")
     assert upstream.seen.empty()
+
+
+def test_answers_tell_what_a_client_may_still_send(upstream: Upstream) -> None:
+    """
+    RateLimit fields stand behind the upstream's own, on answers and refusals alike, unless they are switched off.
+    """
+
+    def limiting(conn: Conn) -> None:
+        while conn.read() is not None:
+            conn.answer(b"ok", "200 OK", 'RateLimit: "own";r=5;t=1')
+
+    upstream.use(limiting)
+    config = (
+        f"upstream: {{endpoints: ['{upstream.url}']}}\n"
+        "routes: [{name: all, match: {path: /**}, limit: {rate: 0.001/s, burst: 2}}]\n"
+    )
+    heads = []
+    for text in (config, "ratelimit_headers: false\n" + config):
+        with running_worker(text) as worker, Client(worker.address) as client:
+            for _ in range(3):
+                client.send(request())
+                head = client.read_head().decode().lower()
+                size = re.search(r"content-length: (\d+)", head)
+                assert size is not None
+                client._exactly(int(size[1]))
+                heads.append(head.split("\r\n"))
+
+    told = [[line for line in head if line.startswith("ratelimit:")] for head in heads]
+    assert [head[0].split(" ")[1] for head in heads] == ["200", "200", "429"] * 2
+    assert told[0][0] == 'ratelimit: "own";r=5;t=1'
+    assert told[0][1].startswith('ratelimit: "route";r=1;')
+    assert told[1][1].startswith('ratelimit: "route";r=0;')
+    assert told[2][0].startswith('ratelimit: "route";r=0;')
+    assert told[3:] == [['ratelimit: "own";r=5;t=1']] * 2 + [[]]
 
 
 def test_no_route_is_a_404(upstream: Upstream) -> None:
