@@ -45,7 +45,7 @@ from sidecar.proxy.body import LAST_CHUNK, Body, ChunkedBody, LengthBody, encode
 from sidecar.proxy.framing import RequestHead, ResponseHead
 from sidecar.proxy.headers import must_close, rechunks, request_head, response_head, trailer_section
 from sidecar.proxy.plane import Client, Live, Plane, Route
-from sidecar.proxy.pool import Dial
+from sidecar.proxy.pool import HOT_S, Dial
 from sidecar.proxy.route import path_template
 from sidecar.proxy.upstream import Upstream
 from sidecar.reasons import TABLE, Reason, Refusal
@@ -126,7 +126,7 @@ class Exchange:
         pool = self._plane.pool
         backend = pool.choose(now)
         fresh = self._retried or (self._client.requests == 1 and self._head.method not in _IDEMPOTENT)
-        upstream = None if fresh else backend.take()
+        upstream = None if fresh else backend.take(now - HOT_S if self._repeatable() else now)
         if upstream is None:
             self.dial = pool.dial(backend, self)
             self._client.hold(held=bool(self._early))
@@ -314,7 +314,7 @@ class Exchange:
     # --- details -------------------------------------------------------------------------------------------------
 
     def _repeatable(self) -> bool:
-        return self._head.method in _IDEMPOTENT and not self._head.has_body
+        return self.body is NO_BODY and self._head.method in _IDEMPOTENT
 
     def _bad_body(self, size: int) -> Refusal | None:
         most = self.route.max_body_bytes

@@ -97,7 +97,7 @@ class Upstream(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_body", "_interim", "_keep", "_method", "_partial", "_paused", "_poll",
-        "blocked", "caller", "home", "timer", "transport", "used",
+        "blocked", "caller", "home", "idle_since", "timer", "transport", "used",
     )  # fmt: skip
 
     def __init__(self, home: Home, wheel: Wheel) -> None:
@@ -106,6 +106,7 @@ class Upstream(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport = NOWHERE
         self.timer: Timer = wheel.timer(self._expired)
         self.used = 0
+        self.idle_since = 0.0
         self.blocked = False
         self._method = ""
         self._partial = b""

@@ -68,7 +68,7 @@ async def test_the_last_connection_used_is_the_next_one(upstream: Upstream) -> N
         assert isinstance(connection, Connection)
         backend.give(connection, clock.now())
 
-    assert [backend.take(), backend.take(), backend.take()] == [made[1], made[0], None]
+    assert [backend.take(clock.now()) for _ in range(3)] == [made[1], made[0], None]
     assert len(backend.open) == 2
 
 
@@ -84,7 +84,7 @@ async def test_a_connection_that_ended_while_idle_is_not_given_out(upstream: Ups
     while connection.is_fresh():  # the loop gets no turn here: only the kernel can know
         continue
 
-    assert pool.backends[0].take() is None
+    assert pool.backends[0].take(clock.now()) is None
     assert not pool.backends[0].open
 
 
