@@ -28,7 +28,7 @@ What can go wrong
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -75,6 +75,9 @@ class Engine:
         now: The moment of the start.
         restored: What the store kept; None for a first start.
         boot: The id of this boot; empty trusts no stored monotonic moment.
+
+    Attributes:
+        claims: What sounds this second, each claim on its attributed scope.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Engine:
         self._signals: Counter[tuple[str, str]] = Counter()
         self._sounding: frozenset[tuple[str, str]] = frozenset()
         self._trips: dict[str, float] = {}
+        self.claims: tuple[Signal, ...] = ()
         self._collector = Collector(now.at, routes)
         self._history = History(routes)
         self._series = Series()
@@ -137,14 +141,26 @@ class Engine:
             now: The end of the second.
             durable: The store has everything that was wanted before this call.
         """
+        return self.second(self._collector.close_second(now.at), now, durable=durable)
+
+    def second(self, seconds: Sequence[RouteSecond], now: Moment, *, durable: bool = True) -> list[Effect]:
+        """
+        Decide on one second of all routes, however it was counted: live, or on a tape.
+
+        Args:
+            seconds: A row for each route that had one; a known route without a row was idle.
+            now: The end of the second.
+            durable: As in `tick`.
+        """
         self._at = now.at
         self._book.settled(stored=durable)
-        rows = self._history.extend(self._collector.close_second(now.at), now.at)
+        rows = self._history.extend(seconds, now.at)
         self._series.add(rows, now.at)
         self._hold_still()
         signals = self._bank.observe(rows, now.at)
         self._count_signals(signals)
         findings = fuse.fuse(signals, self._series, self._compiled.detect, now.at)
+        self.claims = tuple(signal for finding in findings for signal in finding.signals)
         self._end_overrides(now)
         cases = self._intake.take([_finding(found) for found in findings], now)
         self._meter.take({row.route: row for row in rows}, now)
