@@ -64,6 +64,7 @@ HEARTBEAT_S: Final = 1.0
 TURN_S: Final = 0.25
 TURNS_A_SECOND: Final = 4
 INVALID: Final = 2
+RECENT: Final = 3
 _GC: Final = (20_000, 50, 100)  # the hot path makes no cycles: collecting young objects often finds nothing
 
 
@@ -118,8 +119,9 @@ def install_of(state: Path) -> Install:
 class Worker:
     """One worker process, from its start to its end."""
 
-    def __init__(self, told: Told, boot: BootConfig | None, compiled: Compiled) -> None:
+    def __init__(self, told: Told, boot: BootConfig | None, text: str, compiled: Compiled) -> None:
         now = clock.now()
+        self._recent = {text: compiled}  # what ran last: a rollback, and the first version after a start, cost nothing
         self._told = told
         self._loop = asyncio.get_running_loop()
         self._install = install_of(Path(told.static["state"]))
@@ -128,7 +130,7 @@ class Worker:
         self.plane = Plane(self._loop, self._install, self._shared(compiled), version, self._tap, now)
         self._born_at = clock.now()
         self._link = LinkClient(link_path(told.runtime), self._hello, self._take)
-        self._prepared: tuple[int, asyncio.Task[Compiled]] | None = None
+        self._prepared: tuple[Prepare, asyncio.Task[Compiled]] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._servers: list[asyncio.Server] = []
         self._left = asyncio.Event()
@@ -275,11 +277,14 @@ class Worker:
     def _prepare(self, asked: Prepare) -> None:
         if self._prepared is not None:
             self._prepared[1].cancel()
-        compiling = self._loop.create_task(
-            compile_beside(asked.text, name=f"version {asked.version}", flags=self._told.flags)
-        )
-        self._prepared = (asked.version, compiling)
+        compiling = self._loop.create_task(self._compile(asked))
+        self._prepared = (asked, compiling)
         compiling.add_done_callback(lambda done: self._acknowledge("prepare", asked.version, done))
+
+    async def _compile(self, asked: Prepare) -> Compiled:
+        if (known := self._recent.get(asked.text)) is not None:
+            return known
+        return await compile_beside(asked.text, name=f"version {asked.version}", flags=self._told.flags)
 
     def _acknowledge(self, phase: str, version: int, done: asyncio.Task[Compiled]) -> None:
         if not done.cancelled():
@@ -288,7 +293,7 @@ class Worker:
 
     async def _commit(self, version: int) -> None:
         prepared = self._prepared
-        if prepared is None or prepared[0] != version:
+        if prepared is None or prepared[0].version != version:
             self._send(Ack(self._told.index, "commit", version, f"version {version} was not prepared here"))
             return
         problem = ""
@@ -298,8 +303,15 @@ class Worker:
             problem = str(error) or "another version was prepared meanwhile"
         else:
             self.plane.apply(self._shared(compiled), version, clock.now())
+            self._keep(prepared[0].text, compiled)
             self._drain = compiled.drain
         self._send(Ack(self._told.index, "commit", version, problem))
+
+    def _keep(self, text: str, compiled: Compiled) -> None:
+        self._recent.pop(text, None)
+        self._recent[text] = compiled
+        if len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
 
     def _shared(self, compiled: Compiled) -> Compiled:
         """Return *compiled* as one of several workers of this install runs it."""
@@ -346,21 +358,21 @@ def _order(line: bytes) -> str:
         return ""
 
 
-def compiled_for(told: Told, boot: BootConfig | None) -> Compiled:
+def compiled_for(told: Told, boot: BootConfig | None) -> tuple[str, Compiled]:
     """
-    Return the config to boot with: the active one; when there is none, or another release wrote it, the file's.
+    Return the config to boot with, as text and compiled: the active one; when there is none, or another release wrote it, the file's.
 
     Raises:
         CompileError, OSError: when neither can be had.
     """
     if boot is not None:
         try:
-            return compile_now(boot.text, name=f"version {boot.version}", flags=told.flags)
+            return boot.text, compile_now(boot.text, name=f"version {boot.version}", flags=told.flags)
         except CompileError as error:
             problem = "the active version cannot run here: the file's is taken"
             say(problem, level="error", process=told.name, version=boot.version, problem=str(error))
-    text = told.config_file.read_text(encoding="utf-8") if told.config_file is not None else ""
-    return compile_now(text, name=str(told.config_file or "(no file)"), flags=told.flags)
+    text = told.config_file.read_bytes().decode() if told.config_file is not None else ""
+    return text, compile_now(text, name=str(told.config_file or "(no file)"), flags=told.flags)
 
 
 def main() -> int:
@@ -370,13 +382,13 @@ def main() -> int:
         tether(told.supervisor)
     boot = read_boot(told.runtime)
     try:
-        compiled = compiled_for(told, boot)
-    except (CompileError, OSError) as error:
+        text, compiled = compiled_for(told, boot)
+    except (CompileError, OSError, UnicodeDecodeError) as error:
         say("no configuration can run", level="error", process=told.name, problem=str(error))
         return INVALID
 
     async def serve() -> int:
-        return await Worker(told, boot, compiled).run()
+        return await Worker(told, boot, text, compiled).run()
 
     return uvloop.run(serve())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import stat
 from pathlib import Path
@@ -69,14 +70,16 @@ def bind_unix(path: Path) -> socket.socket:
     """Return a listening Unix socket of mode 0600 at *path*; one that a killed process left there is replaced."""
     _remove_stale(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)  # from its first moment, not by a chmod that comes too late
     try:
         made.bind(str(path))
-        path.chmod(0o600)
         made.listen(BACKLOG)
         made.setblocking(False)
     except OSError:
         made.close()
         raise
+    finally:
+        os.umask(mask)
     return made
 
 
@@ -95,10 +98,13 @@ def _remove_stale(path: Path) -> None:
 
 def _hint(name: str, address: str, error: OSError) -> str:
     port = address.rpartition(":")[2]
+    variable = "SIDECAR__ADMIN__LISTEN" if name == "admin" else f"SIDECAR__{name.upper()}"
+    if address.startswith("unix:"):
+        return f"remove what is there, or choose another place: {variable}=unix:/PATH"
     if error.errno == errno.EADDRINUSE:
-        return f"see who has it: ss -ltnp 'sport = :{port}'; or choose another: SIDECAR__{name.upper()}=HOST:PORT"
+        return f"see who has it: ss -ltnp 'sport = :{port}'; or choose another: {variable}=HOST:PORT"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"ports below 1024 need CAP_NET_BIND_SERVICE; or choose another: SIDECAR__{name.upper()}=HOST:PORT"
+        return f"ports below 1024 need CAP_NET_BIND_SERVICE; or choose another: {variable}=HOST:PORT"
     return f"set `{name}` to an address of this machine, such as 127.0.0.1:{port}"
 
 
