@@ -42,11 +42,13 @@ from sidecar.link.runtime import BOOT_FILE, link_path, read_boot
 from sidecar.supervise.backoff import Backoff
 from sidecar.supervise.child import Child, Kind, spawn
 from sidecar.supervise.listeners import ListenError, address_of, bind, bind_unix
+from sidecar.supervise.notify import Notifier
 from sidecar.supervise.reading import Reading
 from sidecar.supervise.say import say
 from sidecar.supervise.signals import SignalSocket
 from sidecar.supervise.stand_in import StandIn
 from sidecar.supervise.start import Flags, StartError, lock_state, private_runtime, resolve
+from sidecar.supervise.watch import watch
 
 TURN_S: Final = 0.25
 SILENCE_S: Final = 5.0
@@ -80,6 +82,7 @@ class Supervisor:
         self._phase = Phase.RUNNING
         self._left_at = self._closing_at = self._deadline = 0.0
         self._code = 0
+        self._watch = watch(os.environ, static)
         self._lock = lock_state(Path(static["state"]))
         self._runtime = private_runtime(Path(static["state"]))
         self._sockets = _bind_all({name: static[name] for name in LISTENERS})
@@ -89,6 +92,7 @@ class Supervisor:
         self._due: list[tuple[float, Kind]] = []
         self._backoff = {kind: Backoff() for kind in Kind}
         self._reading = Reading(flags.command)
+        self._notifier = Notifier(os.environ, os.getpid())
         self._facts_at = 0.0
         self._selector = selectors.DefaultSelector()
         self._stand_in = StandIn(self._selector, self._ready)
@@ -116,6 +120,8 @@ class Supervisor:
     def _turn(self, now: float) -> None:
         self._reap(now)
         self._end_silent(now)
+        if self._watch is not None and self._watch.take():
+            self._reload("the file has changed")
         self._finish_reload(now)
         if self._phase is Phase.RUNNING:
             self._restart_due(now)
@@ -124,6 +130,8 @@ class Supervisor:
         self._stand_in.expire(now)
         self._tell_facts(now)
         self._go_on_leaving(now)
+        serving = sum(worker.ready and not worker.draining for worker in self._workers())
+        self._notifier.turn(now, serving, int(self._static["workers"]))
 
     def _greet(self) -> None:
         addresses = {name: address_of(self._sockets[name]) for name in LISTENERS}
@@ -136,6 +144,8 @@ class Supervisor:
 
     def _close(self) -> None:
         self._reading.end()
+        if self._watch is not None:
+            self._watch.end()
         self._stand_in.switch(None)
         for name, listening in self._sockets.items():
             listening.close()
@@ -265,6 +275,7 @@ class Supervisor:
         self._left_at, self._closing_at = now, now + delay_s
         self._deadline = now + delay_s + grace_s + SPARE_S
         say(f"{why}: finishing what is in flight", grace_s=grace_s, delay_s=delay_s)
+        self._notifier.stopping(delay_s + grace_s + SPARE_S + STOP_S)
         self._due.clear()
         self._facts_at = 0.0
         for worker in workers:
@@ -291,13 +302,15 @@ class Supervisor:
 
     # --- reload -----------------------------------------------------------------------------------------------
 
-    def _reload(self) -> None:
+    def _reload(self, why: str) -> None:
         if self._phase is not Phase.RUNNING:
             return
-        say("SIGHUP: reading the configuration again")
+        say(f"{why}: reading the configuration again")
+        self._notifier.reloading(clock.now())
         try:
             self._reading.ask(clock.now())
         except OSError as error:
+            self._notifier.reloaded()
             say("the configuration cannot be read; the running one stays", level="error", problem=str(error))
 
     def _finish_reload(self, now: float) -> None:
@@ -305,16 +318,23 @@ class Supervisor:
             found = self._reading.take(now)
             if found is None or self._phase is not Phase.RUNNING:
                 return
+            self._notifier.reloaded()
             if isinstance(found, str):
                 say(f"{found}; the running one stays", level="error")
+                self._tell_controllers(do="reload_failed")
                 return
             self._take_static(found)
         except (ListenError, OSError) as error:
+            self._notifier.reloaded()
             say(f"{error}; what runs stays", level="error")
+            self._tell_controllers(do="reload_failed")
             return
+        self._tell_controllers(do="reload")
+
+    def _tell_controllers(self, **order: Any) -> None:
         for controller in self._controllers():
             if not controller.draining:
-                controller.tell(do="reload")
+                controller.tell(**order)
 
     def _take_static(self, static: Mapping[str, Any]) -> None:
         old = self._static
@@ -358,7 +378,7 @@ class Supervisor:
             case signal.SIGTERM | signal.SIGINT:
                 self._leave(number.name)
             case signal.SIGHUP:
-                self._reload()
+                self._reload("SIGHUP")
             case _:
                 pass  # SIGCHLD: the turn reaps
 

@@ -251,6 +251,8 @@ class Controller:
                 self._stop.set()
             case "reload":
                 self._reloads.set()
+            case "reload_failed":  # the supervisor found it and said why; the metric says it too
+                self._configuring.last_apply_ok = False
             case "facts":
                 self._facts.update(order)
                 self._informed.set()
