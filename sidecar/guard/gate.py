@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.facts import Directive
-from sidecar.guard.limit import Bucket, Rate
+from sidecar.guard.bucket import Bucket, Rate
 from sidecar.guard.policies import BucketPolicy
 
 _SAMPLE_EVERY: Final = 10  # requests: 10 %
@@ -27,15 +27,16 @@ _NEVER: Final = float("-inf")
 _WHOLE: Final = 1.0 - 1e-9  # ten times 0.1 are one
 
 
-def throttle_rate(rate_per_s: float, workers: int) -> Rate:
+def throttle_rate(rate_per_s: float, workers: int, share: float | None = None) -> Rate:
     """Return the numbers of a directive's rate: an even pace."""
-    return Rate(BucketPolicy(rate_per_s, max(1.0, rate_per_s / 10.0)), workers)
+    return Rate(BucketPolicy(rate_per_s, max(1.0, rate_per_s / 10.0)), workers, share)
 
 
 class Gate:
     """The pacing of one directive on one route."""
 
     __slots__ = (
+        "_asked",
         "_bucket",
         "_credit",
         "_last_passed_at",
@@ -52,7 +53,7 @@ class Gate:
         self._credit = 1.0 - min(1.0, directive.share_ratio or 0.0)
         self._since = _SAMPLE_EVERY  # the first request is a trial
         self._last_passed_at = _NEVER
-        self.held = self.passed = 0
+        self.held = self.passed = self._asked = 0
         self._sampled = sampled
         self.apply(directive, bucket, workers)
 
@@ -91,6 +92,12 @@ class Gate:
         self.held += 1
         self._since += 1
         self._credit = min(1.0, self._credit + self._share)
+
+    def asked(self) -> int:
+        """Count the requests that came here since the last call."""
+        asked = self.passed + self.held
+        new, self._asked = asked - self._asked, asked
+        return new
 
     def _pause_s(self) -> float:
         return _SAMPLE_AFTER_S * self._workers

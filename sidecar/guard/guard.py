@@ -27,12 +27,13 @@ from collections.abc import Sequence
 
 from sidecar.facts import Directive, RouteGauges
 from sidecar.guard.breaker import Breaker, TripEvent
+from sidecar.guard.leased import Shares
 from sidecar.guard.policies import GuardPolicy, RoutePolicy
 from sidecar.guard.route import RouteGuard
 from sidecar.guard.shared import Shared
 from sidecar.guard.ticket import Ticket
 
-__all__ = ["Guard", "RouteGuard", "Ticket", "TripEvent"]
+__all__ = ["Guard", "RouteGuard", "Shares", "Ticket", "TripEvent"]
 
 
 class Guard:
@@ -41,6 +42,7 @@ class Guard:
     def __init__(self, policy: GuardPolicy, now: float) -> None:
         self._shared = Shared(policy, now)
         self._routes: dict[str, RouteGuard] = {}
+        self._asked_at = now
         self.apply(policy, now)
 
     def __repr__(self) -> str:
@@ -85,6 +87,25 @@ class Guard:
         self._shared.direct(directives, now)
         for route in self._routes.values():
             route.direct(self._shared.directives)
+
+    def share(self, shares: Shares, now: float) -> None:
+        """Go on under these parts of the limits, which several workers share."""
+        self._shared.share(shares, now)
+        for route in self._routes.values():
+            route.share(self._shared.now)
+
+    def asked(self, now: float) -> tuple[float, dict[str, float]]:
+        """
+        Return the seconds since the last call and what was asked of each bucket in them.
+
+        As parts of what all workers together may pass: 1.0 is what one worker with the whole limit could just meet.
+        """
+        span_s, self._asked_at = now - self._asked_at, now
+        asked: dict[str, float] = {}
+        for route in self._routes.values():
+            for name, tokens, pool in route.asked():
+                asked[name] = asked.get(name, 0.0) + tokens / pool
+        return span_s, {name: part / span_s for name, part in asked.items() if part > 0.0} if span_s > 0.0 else {}
 
     def open_breaker(self, route: str, until_at: float, detail: str, now: float) -> None:
         """Open the breaker of *route*, as another worker's tripped for *detail*; until *until_at* at least."""

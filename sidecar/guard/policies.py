@@ -52,12 +52,14 @@ class LimitPolicy:
         per_client: One bucket a client key; None when there is none.
         max_keys: Client buckets kept; beyond it unknown keys share the overflow bucket.
         mode: What happens beyond the limit.
+        cost: Tokens that one request takes at every level, the service's too; ≥ 1.
     """
 
     bucket: BucketPolicy | None = None
     per_client: BucketPolicy | None = None
     max_keys: int = 100_000
     mode: LimitMode = LimitMode.ENFORCE
+    cost: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class GuardPolicy:
         limit, concurrency: The service's, across all routes.
         mode: `observe` turns every enforcing guard into a counting one.
         seed: Makes jitter and sampling differ between installs and yet repeatable.
-        workers: How many workers share the limits; each takes rate/N and ceil(max/N).
+        workers: How many workers share the limits; each takes its share of a rate (rate/N at first) and ceil(max/N).
     """
 
     routes: Mapping[str, RoutePolicy] = field(default_factory=dict)

@@ -7,7 +7,7 @@ directives and observing controls; a property test holds both to the same answer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sidecar.facts import BreakerState, Directive, Mode, Outcome, RouteGauges
@@ -17,14 +17,14 @@ from sidecar.guard import rules
 from sidecar.guard.breaker import Breaker
 from sidecar.guard.concurrency import Concurrency
 from sidecar.guard.gate import Gate
-from sidecar.guard.limit import Bucket, KeyedBuckets, Limits, Rate, kept, observes, runs
-from sidecar.guard.policies import BreakerPolicy, LimitPolicy, RoutePolicy
+from sidecar.guard.levels import Levels
+from sidecar.guard.limit import Limits
+from sidecar.guard.policies import BreakerPolicy, RoutePolicy
 from sidecar.guard.shared import Shared
 from sidecar.guard.ticket import Ticket
 from sidecar.reasons import Refusal
 
 _NEVER: Final = float("inf")
-_SWEPT: Final = 256  # client keys looked at a tick and route: idle ones go
 _GATES_KEPT: Final = 64  # beyond it those of ended directives go
 _OFF: Final = Mode.OFF
 _NO_RULING: Final = rules.Ruling()
@@ -34,8 +34,8 @@ class RouteGuard:
     """The stack of one route. Bind it once an exchange; it survives live changes."""
 
     __slots__ = (
-        "_breaker", "_client", "_concurrency", "_gates", "_late", "_limits", "_plain", "_retired", "_route", "_rules",
-        "_service", "_shared", "_slow_due_at", "_waiting", "name",
+        "_breaker", "_concurrency", "_gates", "_late", "_levels", "_limits", "_plain", "_retired", "_rules", "_service",
+        "_shared", "_slow_due_at", "_waiting", "name",
     )  # fmt: skip
 
     def __init__(self, name: str, shared: Shared) -> None:
@@ -43,8 +43,7 @@ class RouteGuard:
         self._shared = shared
         self._service = shared.concurrency
         self._concurrency = Concurrency("concurrency")
-        self._client: KeyedBuckets | None = None
-        self._route: Bucket | None = None
+        self._levels = Levels(name, shared)
         self._limits: Limits | None = None
         self._breaker: Breaker | None = None
         self._retired: Breaker | None = None
@@ -271,8 +270,7 @@ class RouteGuard:
         self._find_late(now)
         if self._breaker is not None:
             self._breaker.tick(now)
-        if self._client is not None:
-            self._client.sweep(now, _SWEPT)
+        self._levels.sweep(now)
 
     def gauges(self, now: float) -> RouteGauges:
         """Return what this route's guard says of itself."""
@@ -297,7 +295,8 @@ class RouteGuard:
     def apply(self, policy: RoutePolicy, now: float) -> None:
         """Go on under *policy*."""
         whole = self._shared.policy
-        self._apply_limit(policy.limit, now)
+        self._levels.apply(policy.limit, now)
+        self._limits = self._levels.limits
         self._concurrency.apply(policy.concurrency, whole.mode, whole.workers)
         self._apply_breaker(policy.breaker, now)
         self._slow_due_at = now  # `slow` may be another one: look again
@@ -316,20 +315,17 @@ class RouteGuard:
             self._breaker = Breaker(self.name, policy, whole.seed, self._shared.trips, now)
         self._breaker.apply(policy, whole.mode, whole.seed, now)
 
-    def _apply_limit(self, policy: LimitPolicy | None, now: float) -> None:
-        whole = self._shared.policy
-        on = policy if policy is not None and runs(policy, whole.mode) else None
-        observed = on is not None and observes(on.mode, whole.mode)
-        self._route = kept(self._route, on.bucket if on else None, whole.workers, observed=observed, now=now)
-        keyed = on.per_client if on is not None else None
-        if on is None or keyed is None:
-            self._client = None
-        elif self._client is None:
-            self._client = KeyedBuckets(Rate(keyed, whole.workers), on.max_keys, observed=observed)
-        else:
-            self._client.apply(Rate(keyed, whole.workers), on.max_keys, observed=observed, now=now)
-        levels = (self._client, self._route, self._shared.bucket)
-        self._limits = Limits(*levels) if any(level is not None for level in levels) else None
+    def share(self, now: float) -> None:
+        """Go on under the shares of the limits that are in force now."""
+        self._levels.share(now)
+
+    def asked(self) -> Iterator[tuple[str, float, float]]:
+        """Yield bucket, tokens asked since the last call, and of how many a second there are at all."""
+        yield from self._levels.asked()
+        for (name, observing), gate in self._gates.items():
+            rate = gate.directive.rate_per_s
+            if rate is not None and not observing:
+                yield name, gate.asked(), rate
 
     def direct(self, directives: Sequence[Directive]) -> None:
         """Take the full set of directives in force; gates are kept, for their counts are cumulative."""

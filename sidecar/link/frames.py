@@ -35,6 +35,8 @@ class Hello:
 
     Attributes:
         since_at: Monotonic seconds of the worker's birth: of two workers with one index the younger one counts.
+        workers: How many the limits are meant for, as it was told; one alone shares nothing.
+        share: The part of every limit that it began with.
     """
 
     worker: int
@@ -42,6 +44,8 @@ class Hello:
     pid: int
     config_version: int
     since_at: float = 0.0
+    workers: int = 1
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class RouteTick:
         latency: [sum in s, [[bucket index, count], …]] of upstream latency.
         waiting: [[bucket index of the age, count], …] of requests without a first byte; a gauge.
         in_flight: A gauge.
-        clients: [key, born, requests, failures, slow] of the heaviest; `born` tells one stay in the table from the
+        clients: [key, born, requests, failures, slow, refused] of the heaviest; `born` tells one stay in the table from the
             next, and counts are since it.
         methods, statuses, endpoints, paths: name → [requests, failures].
         trips: Breaker trips. `breaker`: its state now. `generation`: its moves.
@@ -135,6 +139,26 @@ class Trip:
 
 
 @dataclass(frozen=True, slots=True)
+class Demand:
+    """
+    What was asked of the limits that several workers share: four times a second, and at once as the answer to `Shares`.
+
+    Attributes:
+        sequence: Of the last `Shares` that this worker runs with; 0 when none came on this link.
+        span_s: The time that `asked` speaks of; 0 when the frame only answers.
+        asked: Bucket → what was asked of it, where 1 is what all workers together may pass. See `guard/leased.py`.
+        leaving: The worker drains: when its link ends, its shares are free.
+    """
+
+    worker: int
+    epoch: str
+    sequence: int
+    span_s: float = 0.0
+    asked: Mapping[str, float] = field(default_factory=dict)
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One redacted exchange for the evidence: never a query, a body or a header's value."""
 
@@ -204,6 +228,21 @@ class Directives:
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """
+    The parts of the limits that this worker may use from now on; it answers with `Demand`.
+
+    Attributes:
+        rest: Of every bucket that is not in `named`.
+        named: Bucket → part, 0..1.
+    """
+
+    sequence: int
+    rest: float
+    named: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerOpen:
     """Another worker's breaker tripped: open this one too, until `until_at`."""
 
@@ -228,12 +267,14 @@ class Drain:
 
 
 Frame = (
-    Hello | Tick | Trip | Sample | Decided | Ack | Prepare | Commit | Directives | BreakerOpen | BreakerReset | Drain
-)
+    Hello | Tick | Trip | Demand | Sample | Decided | Ack
+    | Prepare | Commit | Directives | Shares | BreakerOpen | BreakerReset | Drain
+)  # fmt: skip
 _TYPES: Final[dict[str, type]] = {
     kind.__name__: kind
     for kind in (
-        Hello, Tick, Trip, Sample, Decided, Ack, Prepare, Commit, Directives, BreakerOpen, BreakerReset, Drain,
+        Hello, Tick, Trip, Demand, Sample, Decided, Ack, Prepare, Commit, Directives, Shares, BreakerOpen, BreakerReset,
+        Drain,
     )
 }  # fmt: skip
 _FIELDS: Final = {name: frozenset(f.name for f in dataclasses.fields(kind)) for name, kind in _TYPES.items()}

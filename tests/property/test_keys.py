@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import tracemalloc
 
-from sidecar.guard.limit import KeyedBuckets, Limits, Rate
+from sidecar.guard.bucket import KeyedBuckets, Rate
+from sidecar.guard.limit import Limits
 from sidecar.guard.policies import BucketPolicy
 
 

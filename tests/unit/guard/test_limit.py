@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from sidecar.facts import OVERFLOW, Mode
-from sidecar.guard.guard import Ticket
-from sidecar.guard.limit import Bucket, KeyedBuckets, Limits, Rate
+from sidecar.guard.bucket import Bucket, KeyedBuckets, Rate, spread
+from sidecar.guard.guard import Shares, Ticket
+from sidecar.guard.limit import Limits
 from sidecar.guard.policies import ConcurrencyPolicy, LimitMode, LimitPolicy, RoutePolicy
 from sidecar.reasons import Refusal
 from tests.support.playbook import (
@@ -65,13 +66,88 @@ def test_time_going_backwards_grants_nothing() -> None:
     play.at(0.0).expect(NO).at(3600.5).expect(NO).at(3601.0).send()
 
 
-def test_n_workers_share_one_limit() -> None:
+@pytest.mark.parametrize("workers", [2, 3, 8])
+@pytest.mark.parametrize(
+    ("rate_per_s", "burst"), [(100.0, 100.0), (10.0, 20.0), (1.0, 1.0), (0.5, 1.0), (2000.0, 4000.0)]
+)
+def test_n_workers_together_stay_within_the_limit_of_a_minute(rate_per_s: float, burst: float, workers: int) -> None:
     """
-    Each of four workers has a quarter of rate and burst, and at least one token.
+    However requests are spread, in a minute no more pass than burst and rate allow, and each worker passes one at once.
     """
-    play = Playbook(service(limited(route=bucket(8, 8), client=bucket(100, 2)), workers=4)).at(0.0)
-    play.of("a").send().of("b").send().of("c").expect(Refuse(RATE_LIMITED, pytest.approx(0.5), "limit"))
-    play.at(1.0).of("d").send().expect(Refuse(RATE_LIMITED, pytest.approx(0.04), "limit.per_client"))
+    policy = service(limited(route=bucket(rate_per_s, burst)), workers=workers)
+    plays = [Playbook(policy).at(0.0) for _ in range(workers)]
+    at_once = [play.passed(int(burst) + 1) for play in plays]
+    passed = sum(at_once)
+    for tick in range(1, 60 * 20 + 1):
+        for play in plays:
+            play.now = tick / 20
+            passed += play.passed(int(rate_per_s / 20) + 2)
+    assert min(at_once) >= 1
+    assert passed <= burst + rate_per_s * 60 + 1e-6
+    assert passed >= 0.95 * rate_per_s * 60 - workers or rate_per_s < 1.0
+
+
+def test_two_workers_have_a_whole_burst_each() -> None:
+    """
+    A burst of a second of the rate or less need not be cut: 2 % of the rate is spared for it.
+    """
+    assert spread(bucket(10, 10), 1) == (10.0, 10.0)
+    assert spread(bucket(10, 10), 2) == (9.8, 10.0)
+    assert spread(bucket(10, 20), 2) == (9.8, 16.0)
+    assert spread(bucket(1, 1), 4) == (pytest.approx(0.95), 1.0)
+
+
+def test_each_of_several_workers_may_use_its_share_of_the_rate() -> None:
+    """
+    At first that is an even part; a share changes the rate at once and keeps the tokens.
+    """
+    play = Playbook(service(limited(route=bucket(100, 50)), workers=2)).at(0.0).send(50).expect(NO)
+    assert play.at(1.0).passed(100) == 49
+    play.guard.share(Shares(0.5, {f"route:{ROUTE}": 0.9}), 1.0)
+    play.expect(NO)
+    assert play.at(1.5).passed(100) == 44
+
+
+# --- cost ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_takes_its_cost_at_every_level() -> None:
+    """
+    A route of cost 5 empties a bucket of 20 with four requests, at each level, and waits for five tokens.
+    """
+    heavy = RoutePolicy(ROUTE, LimitPolicy(bucket(10, 20), bucket(10, 50), cost=5.0))
+    play = Playbook(service(heavy, limited(name="light"), limit=LimitPolicy(bucket(10, 100)))).at(0.0).send(4)
+    play.expect(Refuse(RATE_LIMITED, pytest.approx(0.5), "limit"))
+    assert play.guard.gauges(ROUTE, 0.0).limits == {"route": 0.0, "service": 80.0}
+    play.of(route="light").send()
+    assert play.guard.gauges("light", 0.0).limits == {"service": 79.0}
+
+
+def test_a_routes_cost_counts_where_only_the_service_is_limited() -> None:
+    """
+    The cost needs no limit of the route's own.
+    """
+    heavy = RoutePolicy(ROUTE, LimitPolicy(cost=2.5))
+    play = Playbook(service(heavy, limit=LimitPolicy(bucket(1, 5)))).at(0.0).send(2)
+    play.expect(Refuse(RATE_LIMITED, pytest.approx(2.5), "service.limit"))
+
+
+def test_the_header_counts_requests_of_this_cost() -> None:
+    """
+    What a client is told are requests, not tokens.
+    """
+    play = Playbook(RoutePolicy(ROUTE, LimitPolicy(None, bucket(10, 20), cost=5.0))).at(0.0).send()
+    assert play.route.limit_header("k1", 0.0) == ('"client";q=4;w=2', '"client";r=3;t=1')
+
+
+def test_a_refused_request_gives_its_whole_cost_back() -> None:
+    """
+    Also an expensive one that concurrency refuses has taken nothing.
+    """
+    route = RoutePolicy(ROUTE, LimitPolicy(bucket(10, 20), bucket(10, 20), cost=5.0), ConcurrencyPolicy(1))
+    play = Playbook(service(route, limit=LimitPolicy(bucket(10, 20)))).at(0.0).send(outcome=PENDING)
+    play.expect(*[Refuse(CONCURRENCY_LIMITED)] * 20)
+    assert play.guard.gauges(ROUTE, 0.0).limits == {"route": 15.0, "service": 15.0}
 
 
 # --- levels ------------------------------------------------------------------------------------------------------
@@ -166,8 +242,8 @@ def test_the_tick_lets_idle_keys_go() -> None:
         play.of(f"k{n}").send()
     play.at(10.0).tick()
     play.tick()
-    assert play.route._client is not None
-    assert len(play.route._client) == 0
+    assert play.route._levels.client is not None
+    assert len(play.route._levels.client) == 0
 
 
 # --- live changes ------------------------------------------------------------------------------------------------
