@@ -1,6 +1,3 @@
-"""
-A reverse proxy in front of one HTTP API that closes the incident loop:
-measure → detect → isolate → verify → mitigate → learn.
-"""
+"""A reverse proxy in front of one HTTP API that closes the whole incident loop."""
 
 __version__ = "0.1.0"

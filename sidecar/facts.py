@@ -108,9 +108,7 @@ class Scope:
                 return cls.client(route, key)
         if kind == ScopeKind.ENDPOINT and rest.rpartition(":")[0]:
             return cls(ScopeKind.ENDPOINT, rest)
-        raise ScopeError(
-            f"'{text}' is not a scope: use service, route:NAME, client:ROUTE:KEY or endpoint:HOST:PORT"
-        )
+        raise ScopeError(f"'{text}' is not a scope: use service, route:NAME, client:ROUTE:KEY or endpoint:HOST:PORT")
 
     def contains(self, other: Scope) -> bool:
         """Tell whether every request of *other* is also one of this scope (a scope contains itself)."""
@@ -161,11 +159,12 @@ class Directive:
 
 @dataclass(frozen=True, slots=True)
 class ClientSecond:
-    """One client's part of one second on one route."""
+    """One client's part of one second on one route: of `requests` that reached the upstream; `refused` come on top."""
 
     requests: int
     failures: int = 0
     slow: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ def attribute(window: Sequence[RouteSecond], before: Sequence[RouteSecond], sign
         share_ratio=culprit.share_ratio if culprit is not None else _share_of(shares["route"], scope),
         requests=requests,
         failures=failures,
-        ratio=failures / requests if requests else 0.0,
+        ratio=min(failures / requests, 1.0) if requests else 0.0,
         baseline_ratio=_shrunk(was, normal if not slow else 0.0),
         traffic_ratio=min(requests / everything, 1.0) if everything else 0.0,
         connection_ratio=_connection_ratio(own),
