@@ -250,7 +250,7 @@ def _timing(counts: Counts, name: str) -> Timing:
 
 
 def _clients(counts: Counts) -> dict[str, ClientSecond]:
-    return {key: ClientSecond(*row) for key, row in counting.rows(counts, "clients", 3).items()}
+    return {key: ClientSecond(*row) for key, row in counting.rows(counts, "clients", 4).items()}
 
 
 def _second_of(route: str, at: float, counts: Counts, gauges: _Gauges) -> RouteSecond:

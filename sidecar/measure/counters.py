@@ -15,7 +15,8 @@ Which requests are in which table
     refused, ended                         those with a reason: own refusals, the others
     latency                                those that were given one
     clients, methods, statuses,            those that reached the upstream (not `cancelled`): they exist to attribute
-      endpoints, paths                     its failures. A client's *weight* in the table counts its refused ones too
+      endpoints, paths                     its failures. A client's refused ones are a count of their own, and its
+                                           *weight* in the table counts them too
 """
 
 from __future__ import annotations
@@ -200,6 +201,8 @@ class RouteCounters:
                 entry[2] += 1
             if slow:
                 entry[3] += 1
+        else:
+            entry[5] += 1
         if directive is not None:
             self._try(directive, outcome)
         self._changed = True

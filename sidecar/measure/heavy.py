@@ -7,8 +7,8 @@ Theory
     no weight is over-estimated by more than that share. Weights halve every `HALF_LIFE_S`, so the table is about now
     and yesterday's heavy client makes room.
 
-    What an entry *counts* is apart from its weight and exact: requests, failures and slow ones of this stay in the
-    table, from zero. `born` is a number that no two stays share: two readings of one client are comparable only when
+    What an entry *counts* is apart from its weight and exact: requests, failures, slow and refused ones of this stay in
+    the table, from zero. `born` is a number that no two stays share: two readings of one client are comparable only when
     it is the same.
 
 Cost
@@ -30,7 +30,7 @@ from typing import Final
 CAPACITY: Final = 64
 HALF_LIFE_S: Final = 30.0
 BORN, REQUESTS, FAILURES, SLOW = 0, 1, 2, 3
-_WEIGHT: Final = 4
+_WEIGHT, REFUSED = 4, 5
 
 
 class HeavyClients:
@@ -54,7 +54,7 @@ class HeavyClients:
         weight = 0
         if len(self.entries) >= self._capacity:
             weight = self._evict(key)
-        entry = self.entries[key] = [self._born, 0, 0, 0, weight]
+        entry = self.entries[key] = [self._born, 0, 0, 0, weight, 0]
         return entry
 
     def _evict(self, key: str) -> int:
@@ -83,5 +83,5 @@ class HeavyClients:
         self._heap.clear()
 
     def rows(self) -> list[Sequence[object]]:
-        """Return [key, born, requests, failures, slow] of every entry."""
-        return [[key, *entry[:_WEIGHT]] for key, entry in self.entries.items()]
+        """Return [key, born, requests, failures, slow, refused] of every entry."""
+        return [[key, *entry[:_WEIGHT], entry[REFUSED]] for key, entry in self.entries.items()]

@@ -63,7 +63,7 @@ def test_a_tick_says_what_ended_and_how() -> None:
     assert tick.statuses == {"200": [3, 0], "503": [1, 1], "timeout": [1, 1], "left": [1, 0]}
     assert tick.endpoints == {"127.0.0.1:9000": [6, 2]}
     assert tick.paths == {"/api/items/{id}": [5, 1], "/pay": [1, 1]}
-    assert tick.clients == [["k1", 1, 5, 1, 1], ["k2", 2, 1, 1, 0]]
+    assert tick.clients == [["k1", 1, 5, 1, 1, 1], ["k2", 2, 1, 1, 0, 0]]
 
 
 def test_durations_are_of_all_latencies_of_the_upstream() -> None:

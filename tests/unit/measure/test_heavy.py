@@ -20,7 +20,7 @@ def test_counts_are_exact_while_there_is_room() -> None:
     table = HeavyClients(3)
     for key, times in (("a", 5), ("b", 2), ("c", 1)):
         count(table, key, times)
-    assert table.rows() == [["a", 1, 5, 0, 0], ["b", 2, 2, 0, 0], ["c", 3, 1, 0, 0]]
+    assert table.rows() == [["a", 1, 5, 0, 0, 0], ["b", 2, 2, 0, 0, 0], ["c", 3, 1, 0, 0, 0]]
 
 
 def test_the_lightest_makes_room() -> None:
@@ -56,8 +56,8 @@ def test_a_second_stay_is_told_from_the_first() -> None:
     first = table.rows()
     count(table, "b")
     count(table, "a")
-    assert first == [["a", 1, 1, 0, 0]]
-    assert table.rows() == [["a", 3, 1, 0, 0]]
+    assert first == [["a", 1, 1, 0, 0, 0]]
+    assert table.rows() == [["a", 3, 1, 0, 0, 0]]
 
 
 def test_yesterdays_heavy_client_makes_room() -> None:
