@@ -21,12 +21,13 @@ from sidecar.controller.commands import Command, Done, Rejected
 from sidecar.controller.configuring import AUTOMATION, Configuring
 from sidecar.controller.engine import Engine
 from sidecar.controller.journal import Journal
+from sidecar.controller.leasing import Leasing
 from sidecar.controller.ports import ConfigRefused
 from sidecar.controller.rollout import Rollout
 from sidecar.controller.versions import Active, Pending
 from sidecar.controller.watch import Vitals, worse
 from sidecar.facts import Directive, Moment, RouteSecond
-from sidecar.link.frames import Ack, BreakerOpen, BreakerReset, Directives, Frame, Hello
+from sidecar.link.frames import Ack, BreakerOpen, BreakerReset, Demand, Directives, Frame, Hello
 from sidecar.link.runtime import BootConfig, write_boot
 from sidecar.link.server import LinkServer
 from sidecar.notify.dispatch import Dispatcher
@@ -76,6 +77,7 @@ class Loop:
         self._inherited = inherited.directives if inherited is not None else ()
         self._breakers = {breaker.route: breaker for breaker in inherited.breakers} if inherited is not None else {}
         self._rollout = Rollout(link)
+        self._leasing = Leasing(link, inherited.shares if inherited is not None else {}, self._write_boot)
         self._tasks: set[asyncio.Task[None]] = set()
         self._applied_at = clock.now()
         self._revert_at = 0.0
@@ -100,6 +102,8 @@ class Loop:
                 self._greet(worker, frame)
             elif isinstance(frame, Ack):
                 self._rollout.take(worker, frame)
+            elif isinstance(frame, Demand):
+                self._leasing.take(worker, frame)
             else:
                 self.carry_out(self.engine.observe(worker, frame, moment()))
         except Exception:  # a fault over one frame must not end the link: the next frame says it all again
@@ -108,6 +112,7 @@ class Loop:
     def lost(self, worker: int) -> None:
         """Take the end of a worker's link."""
         self._rollout.lost(worker)
+        self._leasing.lost(worker)
         self.engine.lost(worker, moment())
 
     def command(self, command: Command) -> Done | Rejected:
@@ -129,6 +134,13 @@ class Loop:
     async def run(self) -> None:
         """Turn once a second until cancelled."""
         self._write_boot()
+        leasing = asyncio.create_task(self._leasing.run())
+        try:
+            await self._turn_on()
+        finally:
+            leasing.cancel()
+
+    async def _turn_on(self) -> None:
         due = clock.now() + TICK_S
         while True:
             await asyncio.sleep(max(0.0, due - clock.now()))
@@ -206,6 +218,7 @@ class Loop:
         self._link.push(worker, Directives(self._directives()))
         for breaker in self._open_breakers():
             self._link.push(worker, breaker)
+        self._leasing.greet(worker, hello)
         if hello.config_version != active.version:
             self._rollout.bring(worker, active.version, active.text)
         self.carry_out(self.engine.observe(worker, hello, moment()))
@@ -233,6 +246,7 @@ class Loop:
                     self._directives(),
                     self._open_breakers(),
                     self._configuring.file_hash,
+                    self._leasing.slots,
                 ),
             )
         except OSError as error:

@@ -6,7 +6,7 @@ neither to serve: without a controller it goes on with what it has and boots fro
 
     heard                         done
     Prepare, Commit               compile in a child process, answer, swap the policies without dropping a request
-    Directives                    handed to the guards, the full set
+    Directives, Shares            handed to the guards, the full set
     BreakerOpen, BreakerReset     handed to the guard
     Drain; drain on the           not ready, accept for `delay`, then close what is idle, end what is in flight within
       heartbeat; SIGTERM          `grace`, exit 0
@@ -19,14 +19,11 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
-import hashlib
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +32,8 @@ import uvloop
 from sidecar import clock
 from sidecar.config.policies import Compiled
 from sidecar.entry.compiling import CompileError, compile_beside, compile_now
+from sidecar.entry.sharing import Sharing
+from sidecar.entry.told import Told, install_of
 from sidecar.link.client import LinkClient
 from sidecar.link.frames import (
     Ack,
@@ -48,14 +47,13 @@ from sidecar.link.frames import (
     Hello,
     Prepare,
     Sample,
+    Shares,
     Trip,
 )
 from sidecar.link.runtime import BootConfig, link_path, read_boot
 from sidecar.proxy.downstream import Downstream
-from sidecar.proxy.plane import Install, Plane
+from sidecar.proxy.plane import Plane
 from sidecar.proxy.tap import Tap
-from sidecar.store.errors import StoreError
-from sidecar.store.key import load_install_key
 from sidecar.supervise.say import say
 from sidecar.supervise.tether import tether
 
@@ -66,54 +64,6 @@ TURNS_A_SECOND: Final = 4
 INVALID: Final = 2
 RECENT: Final = 3
 _GC: Final = (20_000, 50, 100)  # the hot path makes no cycles: collecting young objects often finds nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What the supervisor told this child in SIDECAR_CHILD."""
-
-    name: str
-    index: int
-    epoch: str
-    supervisor: int
-    listen: tuple[int, ...]
-    heartbeat: int
-    runtime: Path
-    config_file: Path | None
-    flags: Mapping[str, str]
-    static: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, text: str) -> Told:
-        """Read the variable's JSON."""
-        row = json.loads(text)
-        return cls(
-            row["name"],
-            row["index"],
-            row["epoch"],
-            row.get("supervisor", 0),
-            tuple(row["fds"]["listen"]),
-            row["fds"]["heartbeat"],
-            Path(row["runtime"]),
-            Path(row["config_file"]) if row["config_file"] else None,
-            row["flags"],
-            row["static"],
-        )
-
-
-def install_of(state: Path) -> Install:
-    """Return what tells this install from others; a state directory that cannot be written costs stable client keys only."""
-    try:
-        key = load_install_key(state)
-    except StoreError as error:
-        say(
-            "the install key cannot be read: client keys from headers will differ",
-            level="error",
-            process="worker",
-            problem=str(error),
-        )
-        key = clock.token_bytes(32)
-    return Install("sidecar-" + hashlib.sha256(key).hexdigest()[:8], key)
 
 
 class Worker:
@@ -139,6 +89,8 @@ class Worker:
         self._leaving = False
         self._sequence = 0
         self._lag_s = 0.0
+        kept = boot.shares if boot is not None else {}
+        self._sharing = Sharing(told.index, told.epoch, told.workers, self.plane.guard, kept, now)
         if boot is not None:
             self.plane.guard.direct(boot.directives, now)
             for breaker in boot.breakers:
@@ -214,6 +166,7 @@ class Worker:
             self._lag_s = max(self._lag_s, now - due_at)
             turn += 1
             self._tell_trips(now)
+            self._sharing.turn(self._link, now, leaving=self._leaving)
             if turn % (TURNS_A_SECOND // 2) == 0:
                 self.plane.look_at_held(now)
             if turn % TURNS_A_SECOND == 0:
@@ -254,7 +207,16 @@ class Worker:
 
     def _hello(self) -> Hello:
         self.plane.meter.resend()
-        return Hello(self._told.index, self._told.epoch, os.getpid(), self.plane.live.version, self._born_at)
+        told, sharing = self._told, self._sharing
+        return Hello(
+            told.index,
+            told.epoch,
+            os.getpid(),
+            self.plane.live.version,
+            self._born_at,
+            sharing.workers,
+            sharing.begin_link(),
+        )
 
     def _take(self, frame: Frame) -> None:
         now, guard = clock.now(), self.plane.guard
@@ -265,6 +227,8 @@ class Worker:
                 self._start(self._commit(frame.version))
             case Directives():
                 guard.direct(frame.items, now)
+            case Shares():
+                self._sharing.take(self._link, frame, now, leaving=self._leaving)
             case BreakerOpen():
                 guard.open_breaker(frame.route, frame.until_at, frame.detail, now)
             case BreakerReset():
@@ -315,8 +279,7 @@ class Worker:
 
     def _shared(self, compiled: Compiled) -> Compiled:
         """Return *compiled* as one of several workers of this install runs it."""
-        workers = int(self._told.static.get("workers", 1))
-        guard = dataclasses.replace(compiled.guard, seed=self._install.pseudonym, workers=workers)
+        guard = dataclasses.replace(compiled.guard, seed=self._install.pseudonym, workers=self._told.workers)
         return dataclasses.replace(compiled, guard=guard)
 
     # --- the supervisor ---------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -106,6 +106,7 @@ class BootConfig:
         directives: Isolations and overrides in force; each ends by its own `end_at`.
         breakers: Breakers that were opened by another worker's trip and are still open.
         file_hash: The file's, when this was written: a start after the file has changed must not boot from this.
+        shares: Worker → bucket → its part of the limit (`controller/shares.py`); empty where one worker serves alone.
     """
 
     version: int
@@ -114,6 +115,7 @@ class BootConfig:
     directives: tuple[Directive, ...] = ()
     breakers: tuple[BreakerOpen, ...] = ()
     file_hash: str = ""
+    shares: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
 
 def write_boot(runtime: Path, boot: BootConfig) -> None:
@@ -133,6 +135,7 @@ def write_boot(runtime: Path, boot: BootConfig) -> None:
         "boot": clock.boot_id(),
         "directives": [directive_to_json(item) for item in boot.directives],
         "breakers": [[item.route, item.until_at, item.detail] for item in boot.breakers],
+        "shares": {str(worker): dict(parts) for worker, parts in boot.shares.items()},
     }
     path = runtime / BOOT_FILE
     draft = path.with_name(f"{BOOT_FILE}.{os.getpid()}")
@@ -157,6 +160,7 @@ def read_boot(runtime: Path) -> BootConfig | None:
             directives=tuple(directive_from_json(item) for item in row["directives"]) if same_boot else (),
             breakers=tuple(BreakerOpen(*item) for item in row["breakers"]) if same_boot else (),
             file_hash=str(row.get("file_hash", "")),
+            shares={int(worker): dict(parts) for worker, parts in row.get("shares", {}).items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

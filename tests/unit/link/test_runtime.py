@@ -30,6 +30,7 @@ BOOT = BootConfig(
     hash="ab12",
     directives=(Directive("isolation-1", Scope.client("checkout", "::1"), Action.THROTTLE, 99.5, share_ratio=0.1),),
     breakers=(BreakerOpen("checkout", 12.5, "5 of 5"),),
+    shares={0: {"*": 0.5, "route:checkout": 0.9}, 1: {"*": 0.5}},
 )
 
 

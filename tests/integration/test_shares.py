@@ -1,0 +1,110 @@
+"""One limit over two real workers: its shares move over the real link, and survive a controller."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.sidecar import Shop, Sidecar, gone, kill, sidecar, until
+
+RATE, BURST = 200.0, 40
+PATH = "/api/products/7"
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Sidecar]:
+    """A sidecar of two workers with one limit, and so low one for a client on another route."""
+    routes = [
+        {"name": "products", "match": {"path": "/api/products/**"}, "limit": {"rate": f"{RATE:g}/s", "burst": BURST}},
+        {
+            "name": "default",
+            "match": {"path": "/**"},
+            "limit": {"per_client": {"rate": f"{RATE:g}/s", "burst": BURST, "key": "header:x-api-key"}},
+        },
+    ]
+    with Shop() as shop, sidecar(shop.url, workers=2, routes=routes) as running:
+        until(lambda: len(running.workers()) == 2 and running.serving(), "two workers serve")
+        yield running
+
+
+def one_each(running: Sidecar) -> list[Client]:
+    """Return a connection to each worker: the one whose descriptors become more has accepted it."""
+    found: dict[int, Client] = {}
+    spare = []
+    while len(found) < 2:
+        before = {pid: len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in running.workers()}
+        client = Client(running.address())
+        more = until(
+            lambda before=before: [
+                pid for pid, count in before.items() if len(list(Path(f"/proc/{pid}/fd").iterdir())) > count
+            ],
+            "a worker accepts",
+        )
+        if more[0] in found or len(more) > 1:
+            spare.append(client)
+        else:
+            found[more[0]] = client
+    for client in spare:
+        client.sock.close()
+    return [found[pid] for pid in sorted(found)]
+
+
+def passed(clients: list[Client], seconds: float, path: str = PATH) -> float:
+    """Send twice the rate for a time, evenly over the connections; return how many a second passed."""
+    begun = now = time.monotonic()
+    served = sent = 0
+    while (now := time.monotonic()) < begun + seconds:
+        if sent > (now - begun) * 2 * RATE:
+            time.sleep(0.001)
+            continue
+        served += clients[sent % len(clients)].ask("GET", path, b"", "x-api-key: k1").status == 200
+        sent += 1
+    assert sent >= 1.2 * RATE * seconds, "the machine is too slow to reach the limit"
+    return served / (now - begun)
+
+
+def test_a_limit_is_one_wherever_its_traffic_comes(both: Sidecar) -> None:
+    """
+    All on one worker, then all on the other, then on both: 2 s after each change the rate is met within 5 %.
+    """
+    first, second = one_each(both)
+    begun, total = time.monotonic(), 0.0
+    for clients in ([first], [second], [first, second]):
+        total += passed(clients, 2.0) * 2.0
+        steady = passed(clients, 1.2)
+        total += steady * 1.2
+        assert 0.95 * RATE - 2 <= steady <= 1.05 * RATE
+    assert total <= BURST + RATE * (time.monotonic() - begun) + 10
+
+
+def test_a_client_on_one_worker_gets_its_whole_limit(both: Sidecar) -> None:
+    """
+    Its connections sit where they sit: it has a share of its own after a moment.
+    """
+    first, second = one_each(both)
+    for client in (first, second):
+        passed([client], 2.0, "/api/search")
+        assert passed([client], 1.2, "/api/search") >= 0.95 * RATE - 2
+
+
+def test_shares_survive_the_controller(both: Sidecar) -> None:
+    """
+    Each worker keeps its last share while no controller lives, and its successor goes on from there.
+    """
+    client, _ = one_each(both)
+    passed([client], 2.0)
+    old = both.controller()
+    kill(old)
+    until(lambda: gone(old), "the controller is gone")
+    assert passed([client], 1.0) >= 0.9 * RATE
+    until(both.serving, "a new controller serves")
+    assert passed([client], 2.0) >= 0.9 * RATE
+    [boot] = both.folder.rglob("worker-boot.json")
+    shares = json.loads(boot.read_text())["shares"]
+    for name in {name for parts in shares.values() for name in parts}:
+        assert sum(parts.get(name, parts["*"]) for parts in shares.values()) <= 1.0 + 1e-6
