@@ -149,7 +149,7 @@ def write_boot(runtime: Path, boot: BootConfig) -> None:
 
 
 def read_boot(runtime: Path) -> BootConfig | None:
-    """Return what `write_boot` wrote, without directives and breakers of another boot; None when it is not there or not readable."""
+    """Return what `write_boot` wrote, without directives, breakers and shares of another boot; None when it is not there or not readable."""
     try:
         row = json.loads((runtime / BOOT_FILE).read_text(encoding="utf-8"))
         same_boot = row["boot"] == clock.boot_id()
@@ -160,7 +160,7 @@ def read_boot(runtime: Path) -> BootConfig | None:
             directives=tuple(directive_from_json(item) for item in row["directives"]) if same_boot else (),
             breakers=tuple(BreakerOpen(*item) for item in row["breakers"]) if same_boot else (),
             file_hash=str(row.get("file_hash", "")),
-            shares={int(worker): dict(parts) for worker, parts in row.get("shares", {}).items()},
+            shares={int(n): dict(parts) for n, parts in row.get("shares", {}).items()} if same_boot else {},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
