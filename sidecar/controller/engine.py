@@ -77,7 +77,8 @@ class Engine:
         boot: The id of this boot; empty trusts no stored monotonic moment.
 
     Attributes:
-        claims: What sounds this second, each claim on its attributed scope.
+        heard: What sounds this second, as the detectors say it: of routes, or of the service.
+        claims: The same, each on its attributed scope.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Engine:
         self._signals: Counter[tuple[str, str]] = Counter()
         self._sounding: frozenset[tuple[str, str]] = frozenset()
         self._trips: dict[str, float] = {}
+        self.heard: tuple[Signal, ...] = ()
         self.claims: tuple[Signal, ...] = ()
         self._collector = Collector(now.at, routes)
         self._history = History(routes)
@@ -157,7 +159,7 @@ class Engine:
         rows = self._history.extend(seconds, now.at)
         self._series.add(rows, now.at)
         self._hold_still()
-        signals = self._bank.observe(rows, now.at)
+        self.heard = signals = self._bank.observe(rows, now.at)
         self._count_signals(signals)
         findings = fuse.fuse(signals, self._series, self._compiled.detect, now.at)
         self.claims = tuple(signal for finding in findings for signal in finding.signals)
@@ -204,6 +206,10 @@ class Engine:
                 self._bank.version_applied(now.at, row.version)
         self._supersede(row.version, frozenset(touched), now)
         return self._book.flush()
+
+    def store_failed(self) -> None:
+        """Learn at once, not with the next second, that what is not stored yet waits: documents say so."""
+        self._book.settled(stored=False)
 
     def restate(self, now: Moment) -> list[Effect]:
         """Return what a new store must hold, after a damaged one was set aside."""

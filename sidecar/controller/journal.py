@@ -49,6 +49,7 @@ class Journal:
         state: The state directory.
         on_event: Told of every event as it is put, with the sequence that the store will give it.
         on_fresh: Returns all that a new file must hold, after a damaged one was set aside.
+        on_failure: Told when the store no longer takes what it is given.
         retry_s: The pace of attempts while the store is down.
 
     Attributes:
@@ -61,12 +62,14 @@ class Journal:
         state: Path,
         on_event: Callable[[int, AppendEvent], None],
         on_fresh: Callable[[], Iterable[Write]] = tuple,
+        on_failure: Callable[[], None] = lambda: None,
         *,
         retry_s: float = RETRY_S,
     ) -> None:
         self._state = state
         self._on_event = on_event
         self._on_fresh = on_fresh
+        self._on_failure = on_failure
         self._retry_s = retry_s
         self._store = Store(state)
         self._damaged = False
@@ -256,6 +259,7 @@ class Journal:
         self._damaged = self._damaged or error.cause is Cause.CORRUPT
         if not self.problem:
             self._log.error("the store does not work; what happens is in force and waits", problem=str(error))
+            self._on_failure()
         self.problem = str(error)
 
     def _shed(self) -> None:

@@ -152,7 +152,8 @@ class Loop:
                 self._log.exception("a second of the controller failed")
 
     def _turn(self) -> None:
-        self.carry_out(self.engine.tick(moment(), durable=self._journal.durable))
+        stored = self._journal.durable and not self._journal.waiting
+        self.carry_out(self.engine.tick(moment(), durable=stored))
         pending = self._configuring.pending
         if pending is not None:
             self._watch(pending)

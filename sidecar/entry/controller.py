@@ -93,7 +93,7 @@ class Controller:
         self._reloads = asyncio.Event()
         self._stop = asyncio.Event()
         self._events = Events()
-        self._journal = Journal(self._state, self._events.publish, self._remembered)
+        self._journal = Journal(self._state, self._events.publish, self._remembered, self._store_failed)
         source = Source(told.config_file, os.environ, told.flags)
         self._configuring = Configuring(source, self._journal, self._activate)
         self._dispatcher = Dispatcher(())
@@ -179,6 +179,10 @@ class Controller:
         if self._loop is not None:
             self._loop.carry_out(self._loop.engine.restate(moment()))
         return self._configuring.remembered()
+
+    def _store_failed(self) -> None:
+        if self._loop is not None:
+            self._loop.engine.store_failed()
 
     def _take(self, worker: int, frame: Any) -> None:
         if self._loop is not None:

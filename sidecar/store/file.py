@@ -61,27 +61,29 @@ def open_database(state: Path, *, suspect: bool) -> tuple[sqlite3.Connection, Pa
     return _ready(path, suspect=False), aside
 
 
-def open_for_reading(state: Path) -> sqlite3.Connection | None:
+def open_for_reading(state: Path) -> tuple[sqlite3.Connection, bool] | None:
     """
     Return a connection that can read a database that cannot be opened to write (disk full, no right); None without one.
 
-    WAL mode needs room for its shared memory even to read. A database that was closed in order has no WAL, and then may
-    be read as it stands.
+    WAL mode needs room for its shared memory even to read. A database that was closed in order has no WAL, and may be
+    read as it stands. One that was not is read with the WAL's index in our own memory, which takes the whole file for
+    us (https://sqlite.org/wal.html#use_of_wal_without_shared_memory): the second value says so, and nobody can open it
+    until that connection is closed.
     """
     path = state / DATABASE
     wal = path.with_name(path.name + "-wal")
+    connection: sqlite3.Connection | None = None
     try:
-        if wal.exists() and wal.stat().st_size:
-            return None
-        connection = connect(path, mode="ro&immutable=1")
-    except (OSError, sqlite3.Error):
-        return None
-    try:
+        alone = wal.exists() and wal.stat().st_size > 0
+        connection = connect(path, mode="rw" if alone else "ro&immutable=1")
+        if alone:
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute("SELECT count(*) FROM seals").fetchone()
-    except sqlite3.Error:
-        connection.close()
+    except (OSError, sqlite3.Error):
+        if connection is not None:
+            connection.close()
         return None
-    return connection
+    return connection, alone
 
 
 def connect(path: Path, *, mode: str = "rw") -> sqlite3.Connection:

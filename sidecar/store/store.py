@@ -57,6 +57,7 @@ class Store:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None  # stands in for reads while the file cannot be opened to write
+        self._reader_alone = False  # it holds the whole file
         self._key: bytes | None = None
         self._suspect = False
 
@@ -215,8 +216,10 @@ class Store:
             {"ok", "rows", "first_bad", "problem", "head"}; `first_bad` and `problem` are None when the chain is whole.
         """
         key = self.install_key()
-        with self._session(reading=True):
+        with self._session(reading=True) as reader:
             immutable = self._reader is not None
+            if self._reader_alone:
+                return audit.verify(reader, key, anchor)
         # A connection of its own: the walk is long and must not hold up the writer.
         try:
             connection = connect(self.path, mode="ro&immutable=1" if immutable else "ro")
@@ -247,13 +250,11 @@ class Store:
 
     def _writable(self) -> sqlite3.Connection:
         if self._connection is None:
+            self._close_reader()
             self._connection, aside = open_database(self._state, suspect=self._suspect)
             self._connection.row_factory = sqlite3.Row
             self._suspect = False
             self.set_aside = aside or self.set_aside
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
         return self._connection
 
     def _readable(self) -> sqlite3.Connection:
@@ -262,11 +263,17 @@ class Store:
         except StoreError as error:
             if error.cause not in {Cause.FULL, Cause.UNWRITABLE, Cause.IO}:
                 raise
-            self._reader = self._reader or open_for_reading(self._state)
-            if self._reader is None:
+            opened = open_for_reading(self._state)
+            if opened is None:
                 raise
+            self._reader, self._reader_alone = opened
             self._reader.row_factory = sqlite3.Row
             return self._reader
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader, self._reader_alone = None, False
 
     def _loaded_key(self) -> bytes:
         if self._key is None:
@@ -275,10 +282,10 @@ class Store:
         return self._key
 
     def _drop(self) -> None:
-        for connection in (self._connection, self._reader):
-            if connection is not None:
-                connection.close()
-        self._connection = self._reader = None
+        self._close_reader()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _rows(self, query: str, values: _Values = ()) -> list[Document]:
         with self._session(reading=True) as connection:
