@@ -48,6 +48,7 @@ check: .venv/dev ## format, lint, types, import rules
 .PHONY: docs
 docs: .venv/run ## write the generated pages of docs/reference
 	$(BIN)/python -m sidecar.config.reference
+	$(BIN)/python -m sidecar.telemetry.reference
 
 .PHONY: bench
 bench: .venv/bench ## CPU per request side by side with nginx, HAProxy, Envoy and a naive aiohttp proxy

@@ -197,7 +197,7 @@ class Intake:
         body = {"flaps": incident.flaps}
         self._book.event("incident.reopened", now, incident=ended.id, scope=scope, body=body)
         self._suspect(self._book.incidents[ended.id], min(s.since_at for s in finding.case.signals), now)
-        self.opened.append((ended.id, "updated"))
+        self.opened.append((ended.id, "escalated" if finding.case.severe else "updated"))
         return ended.id
 
     # --- a new one

@@ -78,8 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.print(f"sidecar {world.url} · admin {world.admin_url} · clients: {clients}")
             console.print("short times for the demo: " + ", ".join(f"{name} {value}" for name, value in SHORT.items()))
             failed = tell(world, console, quiet=given.quiet)
-            if failed and world.log.exists():
-                console.print(f"\n[dim]{escape(world.log.read_text(errors='replace')[-3000:])}[/]")
+            if failed:
+                for words in (("incident", "list"), ("audit", "list", "--limit", "40")):
+                    console.print(f"\n[dim]sidecar {' '.join(words)}\n{escape(world.cli(*words).stdout)}[/]")
+                console.print(f"[dim]{escape(world.log.read_text(errors='replace')[-3000:])}[/]")
     except WorldError as error:
         sys.stderr.write(f"sidecar demo: {error}\n")
         return 1

@@ -63,14 +63,14 @@ notify: [{{type: webhook, name: pager, url: "http://127.0.0.1:{webhook}/alerts",
 """
 
 SHORT: Final[Mapping[str, str]] = {
-    "warmup": "8s", "clear_after": "4s", "lease": "60s", "share": "20%", "steps": "[50%, 100%]", "hold": "2s",
+    "warmup": "8s", "clear_after": "4s", "lease": "60s", "share": "30%", "steps": "[60%, 100%]", "hold": "1s",
 }  # fmt: skip
 
 CLIENTS: Final = (
     Client("web", (("GET", "/api/products/7", 12.0), ("POST", "/api/checkout", 6.0))),
     Client("mobile", (("GET", "/api/products", 6.0), ("POST", "/api/checkout", 8.0))),
-    Client("partner", (("POST", "/api/checkout", 20.0),)),
-    Client("kiosk", (("GET", "/api/search?q=lamp", 10.0), ("POST", "/api/checkout", 6.0))),
+    Client("partner", (("POST", "/api/checkout", 30.0),)),
+    Client("kiosk", (("GET", "/api/search?q=lamp", 20.0), ("POST", "/api/checkout", 6.0))),
 )
 
 
