@@ -133,6 +133,7 @@ class Guard:
         now = self._shared.now = max(now, self._shared.now)
         if self._shared.ended(now):
             self.direct(self._shared.directives, now)
+        self._shared.concurrency.tick(now)
         for route in self._routes.values():
             route.tick(now)
         return self.take_trips()

@@ -64,10 +64,26 @@ class LimitPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyPolicy:
-    """At most `max_in_flight` requests between admission and end."""
+    """
+    At most so many requests between admission and end.
+
+    Attributes:
+        max_in_flight: The limit, or the highest that may be learned.
+        min_in_flight: The lowest that may be learned (`guard/gradient.py`); None for a fixed limit.
+    """
 
     max_in_flight: int
     mode: Mode = Mode.ENFORCE
+    min_in_flight: int | None = None
+
+
+class Priority(StrEnum):
+    """Who is refused first when the service is at its limit of concurrency; see `guard/concurrency.py`."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+    PROBE = "probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +127,18 @@ class BreakerPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RoutePolicy:
-    """The guards of one route; None where the route has no such guard."""
+    """
+    The guards of one route; None where the route has no such guard.
+
+    Attributes:
+        priority: `probe` passes every guard but an override that isolates.
+    """
 
     name: str
     limit: LimitPolicy | None = None
     concurrency: ConcurrencyPolicy | None = None
     breaker: BreakerPolicy | None = None
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sidecar.facts import BreakerState, Directive, Mode, Outcome, RouteGauges
+from sidecar.facts import Action, BreakerState, Directive, Mode, Outcome, RouteGauges
 from sidecar.guard import isolation as isolations
 from sidecar.guard import override as overrides
 from sidecar.guard import rules
@@ -19,7 +19,7 @@ from sidecar.guard.concurrency import Concurrency
 from sidecar.guard.gate import Gate
 from sidecar.guard.levels import Levels
 from sidecar.guard.limit import Limits
-from sidecar.guard.policies import BreakerPolicy, RoutePolicy
+from sidecar.guard.policies import BreakerPolicy, Priority, RoutePolicy
 from sidecar.guard.shared import Shared
 from sidecar.guard.ticket import Ticket
 from sidecar.reasons import Refusal
@@ -34,8 +34,8 @@ class RouteGuard:
     """The stack of one route. Bind it once an exchange; it survives live changes."""
 
     __slots__ = (
-        "_breaker", "_concurrency", "_gates", "_late", "_levels", "_limits", "_plain", "_retired", "_rules", "_service",
-        "_shared", "_slow_due_at", "_waiting", "name",
+        "_breaker", "_concurrency", "_gates", "_late", "_learning", "_levels", "_limits", "_plain", "_priority", "_reach",
+        "_retired", "_rules", "_service", "_shared", "_slow_due_at", "_waiting", "name",
     )  # fmt: skip
 
     def __init__(self, name: str, shared: Shared) -> None:
@@ -43,6 +43,9 @@ class RouteGuard:
         self._shared = shared
         self._service = shared.concurrency
         self._concurrency = Concurrency("concurrency")
+        self._learning: tuple[Concurrency, ...] = ()
+        self._priority = Priority.NORMAL
+        self._reach = shared.concurrency.reaches[Priority.NORMAL]
         self._levels = Levels(name, shared)
         self._limits: Limits | None = None
         self._breaker: Breaker | None = None
@@ -76,10 +79,12 @@ class RouteGuard:
             refusal = limits.take(client, now)
             if refusal is not None:
                 return refusal
-        if concurrency.in_flight >= concurrency.cap or service.in_flight >= service.cap:
-            if limits is not None:
-                limits.cancel(client)
-            return (concurrency if concurrency.full() else service).refusal()
+        if concurrency.in_flight >= concurrency.cap or service.in_flight >= self._reach.gate:
+            refusal = concurrency.refusal() if concurrency.full() else service.ask(client, self._priority, now)
+            if refusal is not None:
+                if limits is not None:
+                    limits.cancel(client)
+                return refusal
         ticket = Ticket(client, now)
         if breaker is not None:
             if breaker.free:
@@ -143,6 +148,8 @@ class RouteGuard:
             now = shared.now
         ticket.settled = True
         concurrency, service, breaker = self._concurrency, self._service, self._breaker
+        if self._learning:
+            self._learn(ticket, outcome, now, latency_s)
         concurrency.in_flight -= 1
         service.in_flight -= 1
         if ticket.beyond:
@@ -153,6 +160,13 @@ class RouteGuard:
         if breaker is not None and ticket.generation == breaker.generation:
             breaker.record(ticket, outcome, now, latency_s, client_error=client_error)
 
+    def _learn(self, ticket: Ticket, outcome: Outcome, now: float, latency_s: float | None) -> None:
+        """Let adaptive limits learn from a success, or from what never had an answer."""
+        answered = outcome is Outcome.SUCCESS and latency_s is not None
+        if answered or (outcome is Outcome.FAILURE and ticket.first_byte_at is None):
+            for member in self._learning:
+                member.learn(latency_s if answered else None, now)
+
     def limit_header(self, client: str, now: float) -> tuple[str, str] | None:
         """Return the values of `RateLimit-Policy` and `RateLimit`, or None when no limit is enforced."""
         return None if self._limits is None else self._limits.header(client, now)
@@ -161,6 +175,8 @@ class RouteGuard:
 
     def _admit_fully(self, client: str, now: float) -> Ticket | Refusal:
         ruling = self._ruling(client, now)
+        if self._priority is Priority.PROBE:
+            return self._admit_probe(client, ruling, now)
         self._find_late(now)
         would: list[Refusal] = []
         passed: list[Gate] = []
@@ -172,7 +188,7 @@ class RouteGuard:
             if refusal is not None:
                 return refusal
         ticket = Ticket(client, now)
-        refusal = self._ask_concurrency(ticket, would, lenient=ruling.lenient)
+        refusal = self._ask_concurrency(ticket, would, now, lenient=ruling.lenient)
         if refusal is None:
             refusal = self._ask_breaker(ticket, ruling, now, would)
         if refusal is not None:
@@ -182,6 +198,18 @@ class RouteGuard:
         ticket.would = tuple(would)
         self._hand_out(ticket, passed, now)
         return ticket
+
+    def _admit_probe(self, client: str, ruling: rules.Ruling, now: float) -> Ticket | Refusal:
+        """Let an orchestrator's health check pass; only an operator who isolates stops it."""
+        gate = ruling.override
+        if gate is not None and gate.directive.action is Action.ISOLATE:
+            refusal = overrides.refusal(gate, now)
+            if refusal is not None:
+                gate.hold()
+                return refusal
+        self._concurrency.in_flight += 1
+        self._service.in_flight += 1
+        return Ticket(client, now)
 
     def _ruling(self, client: str, now: float) -> rules.Ruling:
         if self._rules is not None and now >= self._rules.end_at:
@@ -209,14 +237,19 @@ class RouteGuard:
             would.append(refusal)
         return None
 
-    def _ask_concurrency(self, ticket: Ticket, would: list[Refusal], *, lenient: bool) -> Refusal | None:
-        for bit, member in ((1, self._concurrency), (2, self._service)):
-            observed = lenient or member.observed
-            if not observed and member.full():
-                return member.refusal()
-            if observed and member.would_be_full():
-                would.append(member.refusal())
-                ticket.beyond |= bit
+    def _ask_concurrency(self, ticket: Ticket, would: list[Refusal], now: float, *, lenient: bool) -> Refusal | None:
+        route, service, reach = self._concurrency, self._service, self._reach.cap
+        if not (lenient or route.observed):
+            if route.full():
+                return route.refusal()
+        elif route.would_be_full():
+            would.append(route.refusal())
+            ticket.beyond |= 1
+        if not (lenient or service.observed):
+            return service.ask(ticket.client, self._priority, now)
+        if service.would_be_full(reach):
+            would.append(service.refusal(reach))
+            ticket.beyond |= 2
         return None
 
     def _ask_breaker(self, ticket: Ticket, ruling: rules.Ruling, now: float, would: list[Refusal]) -> Refusal | None:
@@ -297,7 +330,10 @@ class RouteGuard:
         whole = self._shared.policy
         self._levels.apply(policy.limit, now)
         self._limits = self._levels.limits
-        self._concurrency.apply(policy.concurrency, whole.mode, whole.workers)
+        self._concurrency.apply(policy.concurrency, whole.mode, whole.workers, now)
+        self._priority = policy.priority
+        self._reach = self._service.reaches[policy.priority]
+        self._learning = tuple(one for one in (self._concurrency, self._service) if one.adaptive is not None)
         self._apply_breaker(policy.breaker, now)
         self._slow_due_at = now  # `slow` may be another one: look again
         self.direct(self._shared.directives)
@@ -350,6 +386,7 @@ class RouteGuard:
         observed = self._concurrency.observed or self._service.observed
         observed = observed or (self._limits is not None and not self._limits.plain)
         observed = observed or (self._breaker is not None and self._breaker.observed)
+        observed = observed or self._priority is Priority.PROBE
         self._plain = self._rules is None and not observed
 
     @property

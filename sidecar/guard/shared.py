@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sidecar.facts import Directive, Mode
 from sidecar.guard.breaker import TripEvent
 from sidecar.guard.bucket import Bucket, Rate
-from sidecar.guard.concurrency import Concurrency
+from sidecar.guard.concurrency import ServiceConcurrency
 from sidecar.guard.gate import throttle_rate
 from sidecar.guard.leased import SERVICE_NAME, Shares
 from sidecar.guard.limit import kept, observes, runs
@@ -36,7 +36,7 @@ class Shared:
         self.now = now
         self.faults = 0
         self.trips: list[TripEvent] = []
-        self.concurrency = Concurrency("service.concurrency")
+        self.concurrency = ServiceConcurrency()
         self.bucket: Bucket | None = None
         self.directives: tuple[Directive, ...] = ()
         self._throttles: dict[tuple[str, bool], Bucket] = {}
@@ -55,7 +55,8 @@ class Shared:
             self.shares = Shares.even(policy.workers)
         self.policy = policy
         self.now = max(now, self.now)
-        self.concurrency.apply(policy.concurrency, policy.mode, policy.workers)
+        self.concurrency.apply(policy.concurrency, policy.mode, policy.workers, self.now)
+        self.concurrency.reserve(route.priority for route in policy.routes.values())
         self._apply_bucket(now)
 
     def _apply_bucket(self, now: float) -> None:

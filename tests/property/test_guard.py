@@ -15,6 +15,7 @@ from sidecar.guard.policies import (
     GuardPolicy,
     LimitMode,
     LimitPolicy,
+    Priority,
     RoutePolicy,
 )
 from sidecar.reasons import Refusal
@@ -35,7 +36,10 @@ limits = st.builds(
     st.sampled_from([LimitMode.ENFORCE, LimitMode.ENFORCE, LimitMode.OBSERVE, LimitMode.OFF]),
 )
 modes = st.sampled_from([Mode.ENFORCE, Mode.ENFORCE, Mode.ENFORCE, Mode.OBSERVE, Mode.OFF])
-concurrency = st.none() | st.builds(ConcurrencyPolicy, st.sampled_from([1, 3, 20]), modes)
+concurrency = st.none() | st.builds(
+    ConcurrencyPolicy, st.sampled_from([1, 3, 20]), modes, st.sampled_from([None, None, 1])
+)
+priorities = st.sampled_from([Priority.NORMAL, Priority.NORMAL, Priority.LOW, Priority.HIGH, Priority.PROBE])
 breakers = st.none() | st.builds(
     lambda mode, slow: BreakerPolicy(
         min_requests=4, consecutive=3, slow_s=slow, probe_timeout_s=4.0, open_s=1.0, max_open_s=8.0, mode=mode
@@ -52,7 +56,7 @@ policies = st.builds(
         "seed",
         workers,
     ),
-    st.tuples(*[st.tuples(st.none() | limits, concurrency, breakers)] * 2),
+    st.tuples(*[st.tuples(st.none() | limits, concurrency, breakers, priorities)] * 2),
     st.none() | limits,
     concurrency,
     modes,
