@@ -18,6 +18,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -250,13 +251,15 @@ async def _site(app: web.Application, address: tuple[str, int]) -> tuple[web.App
 
 
 async def serve(listen: tuple[str, int], switches: tuple[str, int]) -> None:
-    """Serve until cancelled; prints one JSON line with both addresses once it listens."""
+    """Serve until SIGTERM or cancelled; prints one JSON line with both addresses once it listens."""
     shop = Shop()
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)  # pid 1 of a container has no default
     runner, shop_url = await _site(shop.app(), listen)
     switch_runner, switches_url = await _site(shop.switches(), switches)
     print(json.dumps({"shop": shop_url, "faults": f"{switches_url}/faults"}), flush=True)
     try:
-        await asyncio.Event().wait()
+        await told.wait()
     finally:
         await runner.cleanup()
         await switch_runner.cleanup()
