@@ -42,10 +42,17 @@ class _Round:
 
 
 class Rollout:
-    """Asks workers through the link and gathers their acknowledgements."""
+    """
+    Asks workers through the link and gathers their acknowledgements.
 
-    def __init__(self, link: LinkServer) -> None:
+    Args:
+        link: The workers.
+        answer_s: A worker that says nothing for so long has refused.
+    """
+
+    def __init__(self, link: LinkServer, *, answer_s: float = ANSWER_S) -> None:
         self._link = link
+        self._answer_s = answer_s
         self._round: _Round | None = None
 
     def __repr__(self) -> str:
@@ -90,10 +97,10 @@ class Rollout:
                     asked.answered(worker, "")
             if asked.waiting:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asked.done.wait(), ANSWER_S)
+                    await asyncio.wait_for(asked.done.wait(), self._answer_s)
         finally:
             self._round = None
-        silent = dict.fromkeys(asked.waiting, f"no answer within {ANSWER_S:.0f} s")
+        silent = dict.fromkeys(asked.waiting, f"no answer within {self._answer_s:g} s")
         problems = asked.problems | silent
         words = "; ".join(f"worker {worker}: {problem}" for worker, problem in sorted(problems.items()))
         return (everybody & self._link.workers()) - problems.keys(), words

@@ -5,10 +5,13 @@ Theory
     The person who applied it may have locked everybody out, and may be looking elsewhere. So besides the deadline the
     guard metrics are compared with the 60 s before the change: when they get clearly worse the version is reverted at
     once. "Clearly" is two things: an effect that matters, and one that chance does not make. The comparison is made
-    every second, so chance has many tries; `SIGMAS` standard deviations leave it about 1 in 30,000 for each.
+    every second, so chance has many tries: `EVIDENCE` nats leave it about e⁻¹⁰, 1 in 20,000, for each. Few counts are
+    the rule here, so it is the likelihood ratio that is compared and not a number of standard deviations, which three
+    failures of thirty would reach too often.
 
-    shares    z = (p₂ − p₁) / √(p(1−p)(1/n₁ + 1/n₂)) with the pooled p; the two-proportion test of any textbook
-    latency   at most 5 % of answers took longer than the 95th percentile before; how many do now is binomial
+    shares    n₁·KL(p₁‖p) + n₂·KL(p₂‖p) ≥ EVIDENCE with the pooled p: the G-test of two proportions (Sokal and Rohlf)
+    latency   at most 5 % of answers took longer than the 95th percentile before: n·KL(now‖5 %) ≥ EVIDENCE, which by
+              Chernoff bounds the binomial tail
 
 What can go wrong
     Little traffic before: nothing can be compared, only the deadline reverts. A restart of the controller in between:
@@ -26,7 +29,7 @@ from sidecar.facts import RouteSecond
 from sidecar.measure import histogram
 
 MIN_REQUESTS: Final = 30  # on each side
-SIGMAS: Final = 4.0
+EVIDENCE: Final = 10.0  # nats
 REFUSED_RATIO: Final = 0.10  # more of all arrivals are refused than before
 FAILURE_RATIO: Final = 0.05
 SLOWER: Final = 2.0  # times, and
@@ -90,10 +93,9 @@ def worse(before: Vitals, after: Vitals) -> str:
 def _share_rose(some: int, all_: int, some_now: int, all_now: int, *, by: float) -> bool:
     if min(all_, all_now) < MIN_REQUESTS:
         return False
-    rise = some_now / all_now - some / all_
-    pooled = (some + some_now) / (all_ + all_now)
-    deviation = math.sqrt(pooled * (1 - pooled) * (1 / all_ + 1 / all_now))
-    return rise > by and rise >= SIGMAS * deviation
+    before, now, pooled = some / all_, some_now / all_now, (some + some_now) / (all_ + all_now)
+    evidence = all_ * _divergence(before, pooled) + all_now * _divergence(now, pooled)
+    return now - before > by and evidence >= EVIDENCE
 
 
 def _slowed(before: Vitals, after: Vitals) -> bool:
@@ -102,5 +104,10 @@ def _slowed(before: Vitals, after: Vitals) -> bool:
         return False
     limit_s = max(SLOWER * before.p95_s, before.p95_s + SLOWER_S)
     over = histogram.count_above(after.latency, limit_s)
-    expected = TAIL * count
-    return over > expected + SIGMAS * math.sqrt(expected * (1 - TAIL))
+    return over > TAIL * count and count * _divergence(over / count, TAIL) >= EVIDENCE
+
+
+def _divergence(p: float, q: float) -> float:
+    """Return the Kullback-Leibler divergence of two Bernoulli variables, in nats; infinite when *q* excludes *p*."""
+    parts = ((p, q), (1 - p, 1 - q))
+    return sum(a * math.log(a / b) if b else math.inf for a, b in parts if a)
