@@ -9,7 +9,7 @@ from sidecar.config.errors import ConfigError
 from sidecar.config.kinds import Fault, Step
 from sidecar.config.policies import Address, Endpoint
 from sidecar.config.schema import Config, is_loopback
-from sidecar.config.sections import MatchSection
+from sidecar.config.sections import MatchSection, too_dear
 from sidecar.config.tree import Node
 from sidecar.config.units import shown
 
@@ -27,6 +27,10 @@ def between(config: Config) -> Iterator[Fault]:
     """
     yield from _loops(config)
     yield from _listeners(config)
+    if config.service.limit is not None:
+        for index, route in enumerate(config.routes):
+            if route.limit is not None:
+                yield from too_dear(config.service.limit, route.limit.cost, ("routes", index, "limit", "cost"))
     if len(config.routes) > MOST_ROUTES:
         yield Fault(
             ("routes",), f"{len(config.routes)} routes are more than {MOST_ROUTES}", "let patterns share a route"

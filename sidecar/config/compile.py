@@ -30,6 +30,7 @@ from sidecar.config.sections import (
     PerClientSection,
     RouteSection,
     SloSection,
+    burst_of,
 )
 from sidecar.decide.policies import RespondPolicy, Rung
 from sidecar.detect.policies import DetectPolicy
@@ -130,6 +131,7 @@ def _route_guards(route: RouteSection, ceiling: Mode) -> RoutePolicy:
         limit=_limit(route.limit, ceiling) if route.limit else None,
         concurrency=_concurrency(route.concurrency, ceiling) if route.concurrency else None,
         breaker=_breaker(route.breaker, ceiling) if route.breaker else None,
+        priority=route.priority,
     )
 
 
@@ -142,10 +144,8 @@ def _lowered_limit(mode: LimitMode, ceiling: Mode) -> LimitMode:
 
 
 def _bucket(section: BucketSection | LimitSection | PerClientSection) -> BucketPolicy | None:
-    if section.rate is None:
-        return None
-    burst = max(1.0, section.rate) if section.burst is None else float(section.burst)
-    return BucketPolicy(section.rate, burst)
+    burst = burst_of(section)
+    return None if section.rate is None or burst is None else BucketPolicy(section.rate, burst)
 
 
 def _service_limit(section: BucketSection, ceiling: Mode) -> LimitPolicy:
@@ -155,12 +155,14 @@ def _service_limit(section: BucketSection, ceiling: Mode) -> LimitPolicy:
 def _limit(section: LimitSection, ceiling: Mode) -> LimitPolicy:
     mode = _lowered_limit(section.mode, ceiling)
     if section.per_client is None:
-        return LimitPolicy(_bucket(section), mode=mode)
-    return LimitPolicy(_bucket(section), _bucket(section.per_client), section.per_client.max_keys, mode)
+        return LimitPolicy(_bucket(section), mode=mode, cost=section.cost)
+    keyed = section.per_client
+    return LimitPolicy(_bucket(section), _bucket(keyed), keyed.max_keys, mode, section.cost)
 
 
-def _concurrency(section: ConcurrencySection, ceiling: Mode) -> ConcurrencyPolicy | None:
-    return ConcurrencyPolicy(section.max, _lowered(section.mode, ceiling)) if section.max is not None else None
+def _concurrency(section: ConcurrencySection, ceiling: Mode) -> ConcurrencyPolicy:
+    least, most = section.bounds
+    return ConcurrencyPolicy(most, _lowered(section.mode, ceiling), least)
 
 
 def _breaker(section: BreakerSection, ceiling: Mode) -> BreakerPolicy:

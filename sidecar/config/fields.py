@@ -15,7 +15,7 @@ from sidecar.config.units import UnitError, shown
 from sidecar.decide.policies import LadderStep, Response, RollbackMode
 from sidecar.detect.policies import Sensitivity
 from sidecar.facts import Mode
-from sidecar.guard.policies import LimitMode
+from sidecar.guard.policies import LimitMode, Priority
 
 MASK: Final = "(hidden)"  # what stands for a hash in every shown text; see mask.py
 
@@ -382,6 +382,7 @@ _NO_SHAPE: Final = {"shape": "write enforce: it refuses where shape would wait"}
 GlobalMode = Annotated[Mode, choice(Mode, without=("off",))]
 ControlMode = Annotated[Mode, choice(Mode)]
 LimitModeWord = Annotated[LimitMode, choice(LimitMode, later=_NO_SHAPE)]
+PriorityWord = Annotated[Priority, choice(Priority)]
 SensitivityWord = Annotated[Sensitivity, choice(Sensitivity)]
 ResponseWord = Annotated[Response, choice(Response)]
 LadderWord = Annotated[LadderStep, choice(LadderStep)]

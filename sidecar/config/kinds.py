@@ -8,6 +8,7 @@ disagree. `fields.py` holds the rows.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -104,6 +105,27 @@ def count(low: int, high: int) -> Kind[int]:
         return value
 
     return Kind("integer", f"{low} to {high}", read, {"type": "integer", "minimum": low, "maximum": high})
+
+
+def number(low: int, high: int) -> Kind[float]:
+    """Return the kind of a number from *low* to *high*, whole or not."""
+
+    def read(value: object) -> float:
+        # A number with a point comes as its text, so that it is written back as it was.
+        found = isinstance(value, int) or (
+            isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value, re.ASCII)
+        )
+        if isinstance(value, bool) or not found:
+            raise UnitError(f"{shown(value)} is not a number", f"write a number from {low} to {high}, as 2 or 2.5")
+        if not low <= float(str(value)) <= high:
+            raise UnitError(f"{shown(value)} is out of range", f"write a number from {low} to {high}")
+        return float(str(value))
+
+    return Kind("number", f"{low} to {high}", read, {"type": "number", "minimum": low, "maximum": high}, _whole)
+
+
+def _whole(value: float) -> float | int:
+    return int(value) if value == int(value) else value
 
 
 def choice(values: type[Word], *, without: tuple[str, ...] = (), later: Mapping[str, str] | None = None) -> Kind[Word]:

@@ -136,8 +136,8 @@ refused is counted and nothing is refused.
 **Secrets** never stand in the file: `secret_file` names a file that holds the key, tokens are known by their SHA-256.
 No answer, diff or evidence shows a hash.
 
-**Not available yet**, and refused rather than ignored: `concurrency.adaptive`, `limit.mode: shape`. `slo` is kept and
-shown; nothing acts on it yet.
+**Not available yet**, and refused rather than ignored: `limit.mode: shape`. `slo` is kept and shown; nothing acts on it
+yet.
 """
 
 _REASONS_HEAD: Final = """\

@@ -8,6 +8,8 @@ the reference page.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+from math import ceil
 from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,6 +23,7 @@ from sidecar.config.fields import (
     LimitModeWord,
     Method,
     Name,
+    PriorityWord,
     Ramp,
     Rate,
     RatioAboveZero,
@@ -29,14 +32,17 @@ from sidecar.config.fields import (
     Statuses,
     Switch,
 )
-from sidecar.config.kinds import Fault, count, refuse
+from sidecar.config.kinds import Fault, count, number, refuse
 from sidecar.config.policies import Match, RouteRule
 from sidecar.facts import OVERFLOW, Mode
-from sidecar.guard.policies import BreakerPolicy, LimitMode, LimitPolicy
+from sidecar.guard.policies import BreakerPolicy, LimitMode, LimitPolicy, Priority
 
 _BREAKER: Final = BreakerPolicy()
 _FAILURES: Final = RouteRule("", Match()).failure_statuses
 _MAX_KEYS: Final = LimitPolicy().max_keys
+_COST: Final = LimitPolicy().cost
+_LEAST: Final = 4  # Netflix concurrency-limits begins its limits at 20 and lets them fall to 20; 4 suits a small API
+_MOST: Final = 256
 
 
 class Section(BaseModel):
@@ -63,6 +69,8 @@ def twice(key: str, words: list[str]) -> Iterator[Fault]:
 
 
 Burst = Annotated[int, count(1, 1_000_000_000)]
+Cost = Annotated[float, number(1, 1_000_000)]
+InFlight = Annotated[int, count(1, 1_000_000)]
 
 
 class BucketSection(Section):
@@ -90,6 +98,23 @@ class PerClientSection(Section):
     )
 
 
+def too_dear(
+    bucket: BucketSection | LimitSection | PerClientSection, cost: float, at: tuple[str | int, ...]
+) -> Iterator[Fault]:
+    """Yield a fault when a full *bucket* holds less than one request takes."""
+    burst = burst_of(bucket)
+    if burst is not None and burst < cost:
+        hint = f"write `burst: {ceil(cost)}` or more there, or a cost of {burst:g} at most"
+        yield Fault(at, f"a cost of {cost:g} never passes a burst of {burst:g}", hint)
+
+
+def burst_of(bucket: BucketSection | LimitSection | PerClientSection) -> float | None:
+    """Return how many tokens a full *bucket* holds: a second of the rate if it does not say; None without a rate."""
+    if bucket.rate is None:
+        return None
+    return max(1.0, bucket.rate) if bucket.burst is None else float(bucket.burst)
+
+
 class LimitSection(Section):
     """The limits of one route."""
 
@@ -98,39 +123,51 @@ class LimitSection(Section):
         default=None, description="Requests at once from a full bucket; one second of the rate if absent."
     )
     per_client: PerClientSection | None = Field(default=None, description="A limit for each client on its own.")
+    cost: Cost = Field(
+        default=_COST, description="Tokens that one request takes of this limit, of its client's and of the service's."
+    )
     mode: LimitModeWord = Field(
         default=LimitMode.ENFORCE, description="Refuse, only count what would be refused, or nothing."
     )
 
     def faults(self) -> Iterator[Fault]:
-        """Refuse a limit that limits nothing."""
+        """Refuse a limit that limits nothing, and a request that no bucket can hold."""
         if self.rate is None and self.burst is not None:
             yield Fault(("burst",), "burst without rate limits nothing", "add `rate: 100/s`")
-        elif self.rate is None and self.per_client is None:
+        elif self.rate is None and self.per_client is None and "cost" not in self.model_fields_set:
             yield Fault((), "limits nothing", "add `rate: 100/s` or `per_client: {rate: 10/s}`")
+        buckets = (self, self.per_client) if self.per_client is not None else (self,)
+        yield from islice((fault for each in buckets for fault in too_dear(each, self.cost, ("cost",))), 1)
 
 
 class ConcurrencySection(Section):
     """How many requests may be in flight."""
 
-    max: Annotated[int, count(1, 1_000_000)] | None = Field(
-        default=None, description="Requests in flight at most, over all workers."
+    max: InFlight | None = Field(
+        default=None, description=f"Requests in flight at most, over all workers; {_MOST} if adaptive and absent."
     )
-    adaptive: Switch = Field(default=False, description="Not available yet: learn the limit from latency.")
-    min: Annotated[int, count(1, 1_000_000)] | None = Field(
-        default=None, description="Not available yet: the adaptive floor."
+    adaptive: Switch = Field(default=False, description="Learn the limit from latency, from min to max.")
+    min: InFlight | None = Field(
+        default=None, description=f"The lowest that may be learned; {_LEAST} if adaptive and absent."
     )
     mode: ControlMode = Field(default=Mode.ENFORCE, description="Refuse, only count what would be refused, or nothing.")
 
+    @property
+    def bounds(self) -> tuple[int | None, int]:
+        """Return the lowest limit that may be learned (None when it is fixed) and the highest."""
+        if not self.adaptive:
+            return None, self.max or _MOST
+        most = self.max or max(_MOST, self.min or 0)
+        return self.min or min(_LEAST, most), most
+
     def faults(self) -> Iterator[Fault]:
-        """Refuse what this release does not do, rather than run without it."""
-        fixed = f"write `concurrency: {{max: {self.max or 64}}}`, a fixed limit"
-        if self.adaptive:
-            yield Fault(("adaptive",), "adaptive concurrency is not available yet", fixed)
-        elif self.min is not None:
-            yield Fault(("min",), "min belongs to adaptive concurrency, which is not available yet", fixed)
-        elif self.max is None:
-            yield Fault((), "max is missing", "add `max: 64`")
+        """Refuse a limit that is neither fixed nor learned, and a floor above the ceiling."""
+        if not self.adaptive and self.min is not None:
+            yield Fault(("min",), "min does nothing without adaptive", "add `adaptive: true`, or remove it")
+        elif not self.adaptive and self.max is None:
+            yield Fault((), "max is missing", "add `max: 64`, or `adaptive: true`")
+        elif self.min is not None and self.max is not None and self.min > self.max:
+            yield Fault(("min",), f"min is above max, which is {self.max}", f"write {self.max} or less")
 
 
 class BreakerRampSection(Section):
@@ -248,6 +285,13 @@ class RouteSection(Section):
     breaker: BreakerSection | None = Field(
         default=None, description="Its circuit breaker; absent: none, `{}`: the defaults."
     )
+    priority: PriorityWord = Field(
+        default=Priority.NORMAL,
+        description=(
+            "Who is refused last when the service is at its limit of concurrency; "
+            "probe, for health checks of an orchestrator, passes every guard but an override that isolates."
+        ),
+    )
     slo: SloSection | None = Field(default=None, description="What it promises.")
     response_timeout: Duration | None = Field(default=None, description="Instead of upstream.response_timeout.")
     max_body: Size | None = Field(default=None, description="Larger request bodies get 413; absent: no cap.")
@@ -257,6 +301,10 @@ class RouteSection(Section):
         """Refuse two answers to who a client is, and the name of the metrics' overflow series."""
         if self.name == OVERFLOW:
             yield Fault(("name",), f"{OVERFLOW} is the overflow series of the metrics", "choose another name")
+        if self.priority is Priority.PROBE:
+            guards = {"limit": self.limit, "concurrency": self.concurrency, "breaker": self.breaker}
+            for name in [name for name, guard in guards.items() if guard is not None]:
+                yield Fault((name,), f"probes pass every guard, so {name} does nothing", "remove it, or the priority")
         key = self.limit.per_client.key if self.limit and self.limit.per_client else None
         if key is not None and "client_key" in self.model_fields_set and key != self.client_key:
             yield Fault(

@@ -90,7 +90,32 @@ def test_a_route_that_no_request_reaches_is_an_error(first: str, second: str, re
         (
             UP + "routes: [{name: a, concurrency: {max: 5, min: 2}}]",
             "routes.0.concurrency.min",
-            "min belongs to adaptive concurrency, which is not available yet",
+            "min does nothing without adaptive",
+        ),
+        (
+            UP + "routes: [{name: a, concurrency: {adaptive: true, max: 5, min: 9}}]",
+            "routes.0.concurrency.min",
+            "min is above max, which is 5",
+        ),
+        (
+            UP + "routes: [{name: a, limit: {rate: 10/s, burst: 4, per_client: {rate: 1/s}, cost: 5}}]",
+            "routes.0.limit.cost",
+            "a cost of 5 never passes a burst of 4",
+        ),
+        (
+            UP + "routes: [{name: a, limit: {per_client: {rate: 2/s}, cost: 2.5}}]",
+            "routes.0.limit.cost",
+            "a cost of 2.5 never passes a burst of 2",
+        ),
+        (
+            UP + "service: {limit: {rate: 100/s, burst: 20}}\nroutes: [{name: b, match: {path: /b}}, {name: a, limit: {cost: 30}}]",
+            "routes.1.limit.cost",
+            "a cost of 30 never passes a burst of 20",
+        ),
+        (
+            UP + "routes: [{name: a, priority: probe, breaker: {}}]",
+            "routes.0.breaker",
+            "probes pass every guard, so breaker does nothing",
         ),
         (UP + "routes: [{name: a, limit: {rate: 1/s, mode: shape}}]", "routes.0.limit.mode", "shape is not available yet"),
         (UP + "routes: [{name: a, breaker: {consecutive: 1}}]", "routes.0.breaker.consecutive", "one failure would open it"),
@@ -124,6 +149,8 @@ def test_a_contradiction_is_an_error_at_its_place(text: str, path: str, problem:
         UP + "admin: {listen: 'unix:/run/a.sock'}",
         "upstream: {endpoints: [http://192.0.2.1:8080]}",
         UP + "respond: {if_unanswered: []}",
+        UP + "service: {limit: {rate: 100/s}, concurrency: {adaptive: true, min: 300}}",
+        UP + "routes: [{name: a, limit: {cost: 5}, concurrency: {adaptive: true, max: 2}}]",
         UP + "routes: [{name: a, client_key: 'header:a', limit: {per_client: {rate: 1/s, key: 'header:A'}}}]",
     ],
 )

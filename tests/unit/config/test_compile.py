@@ -8,7 +8,15 @@ from sidecar.config.policies import Compiled, Match, ReceiverPolicy, RouteRule, 
 from sidecar.decide.policies import LadderStep, RespondPolicy, Response, RollbackMode, Rung
 from sidecar.detect.policies import DetectPolicy, Sensitivity
 from sidecar.facts import Mode
-from sidecar.guard.policies import BreakerPolicy, BucketPolicy, ConcurrencyPolicy, LimitMode, LimitPolicy, RoutePolicy
+from sidecar.guard.policies import (
+    BreakerPolicy,
+    BucketPolicy,
+    ConcurrencyPolicy,
+    LimitMode,
+    LimitPolicy,
+    Priority,
+    RoutePolicy,
+)
 
 
 def _load(text: str) -> Compiled:
@@ -19,7 +27,8 @@ ROUTE = """
 routes:
 - name: checkout
   match: {path: /api/checkout/**, methods: [POST], hosts: [Shop.example]}
-  limit: {rate: 100/s, burst: 200, per_client: {rate: 10/s, key: "header:X-Api-Key", max_keys: 5000}}
+  priority: high
+  limit: {rate: 100/s, burst: 200, cost: 2.5, per_client: {rate: 10/s, key: "header:X-Api-Key", max_keys: 5000}}
   concurrency: {max: 64, mode: observe}
   breaker: {window: 20s, min_requests: 30, error_ratio: 40%, consecutive: 0, slow: 1s, slow_ratio: 70%, open: 6s,
             max_open: 60s, probes: 4, probe_timeout: 9s, close_successes: 3, close_window: 5, reopen_failures: 2,
@@ -43,10 +52,10 @@ def test_every_key_of_a_route_reaches_its_policy() -> None:
     breaker = BreakerPolicy(
         20.0, 30, 0.4, 0, 1.0, 0.7, 6.0, 60.0, 4, 9.0, 3, 5, 2, (0.5, 1.0), 3.0, Mode.OBSERVE
     )  # fmt: skip
-    limit = LimitPolicy(BucketPolicy(100.0, 200.0), BucketPolicy(10.0, 10.0), 5000)
+    limit = LimitPolicy(BucketPolicy(100.0, 200.0), BucketPolicy(10.0, 10.0), 5000, cost=2.5)
     assert (rule,) == compiled.proxy.routes
     assert {
-        "checkout": RoutePolicy("checkout", limit, ConcurrencyPolicy(64, Mode.OBSERVE), breaker)
+        "checkout": RoutePolicy("checkout", limit, ConcurrencyPolicy(64, Mode.OBSERVE), breaker, Priority.HIGH)
     } == compiled.guard.routes
 
 
@@ -56,6 +65,23 @@ def test_a_burst_defaults_to_one_second_and_never_below_one() -> None:
     """
     guard = _load("routes: [{name: a, limit: {rate: 6/m, per_client: {rate: 30/s}}}]").guard
     assert LimitPolicy(BucketPolicy(0.1, 1.0), BucketPolicy(30.0, 30.0)) == guard.routes["a"].limit
+
+
+def test_adaptive_concurrency_has_bounds_that_need_not_be_written() -> None:
+    """
+    From 4 to 256, or as far as the bound that is written allows.
+    """
+    routes = "".join(
+        f"\n- {{name: r{n}, match: {{path: /{n}}}, concurrency: {{adaptive: true{keys}}}}}"
+        for n, keys in enumerate(("", ", max: 2", ", min: 300", ", min: 8, max: 90, mode: observe"))
+    )
+    found = [route.concurrency for route in _load(f"routes:{routes}").guard.routes.values()]
+    assert found == [
+        ConcurrencyPolicy(256, min_in_flight=4),
+        ConcurrencyPolicy(2, min_in_flight=2),
+        ConcurrencyPolicy(300, min_in_flight=300),
+        ConcurrencyPolicy(90, Mode.OBSERVE, 8),
+    ]
 
 
 def test_the_client_key_comes_from_the_route_or_its_limit() -> None:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from sidecar.config import fields
+from sidecar.config import fields, sections
 from sidecar.config.kinds import Kind, choice, count
 from sidecar.config.units import UnitError
 from sidecar.facts import Mode
@@ -71,6 +71,10 @@ def test_a_kind_reads_and_writes_back(kind: Any, value: object, read: object, wr
         (fields.GlobalMode, "off", "write observe or enforce"),
         (fields.GlobalMode, "enforced", "did you mean enforce?"),
         (fields.LimitModeWord, "shape", "write enforce: it refuses where shape would wait"),
+        (sections.Cost, "dear", "write a number from 1 to 1000000, as 2 or 2.5"),
+        (sections.Cost, True, "write a number from 1 to 1000000, as 2 or 2.5"),
+        (sections.Cost, "0.5", "write a number from 1 to 1000000"),
+        (fields.PriorityWord, "hihg", "did you mean high?"),
         (fields.Name, "Check Out", "use 1 to 64 of a-z, 0-9, _ and -"),
         (fields.Name, 404, 'put it in quotes: "404"'),
         (fields.Name, True, 'put it in quotes: "true"'),
