@@ -23,6 +23,7 @@ JSON: Final = "application/json"
 MARKDOWN: Final = "text/markdown"
 YAML: Final = "application/yaml"
 EVENTS: Final = "text/event-stream"
+LINES: Final = "application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,6 +224,14 @@ STEP: Final[Parameter[float]] = Parameter(
     "step", _Q, {"type": "string", "pattern": DURATION}, parse_duration, 1.0, "Seconds that one point covers, as 1s.",
     hint="write 1s, 10s or 1m",
 )  # fmt: skip
+PAST: Final[Parameter[float]] = Parameter(
+    "past", _Q, {"type": "string", "pattern": DURATION}, parse_duration, 0.0,
+    "Begin with what is remembered of this time, as 1h; two hours are kept.", hint=f"write {DURATIONS}",
+)  # fmt: skip
+FOR: Final[Parameter[float]] = Parameter(
+    "for", _Q, {"type": "string", "pattern": DURATION}, parse_duration, 0.0,
+    "Go on with what happens from now on for this time, as 10m.", hint=f"write {DURATIONS}",
+)  # fmt: skip
 FROM: Final[Parameter[int | None]] = Parameter(
     "from", _Q, _integer(1, MAX_ID), _maybe_int, None, "The older version; by default the one before `to`.",
     hint="GET /api/v1/config/versions lists them",

@@ -15,10 +15,11 @@ from sidecar.admin import (
     receivers,
     status,
     stream,
+    tape,
 )
 from sidecar.admin import parameters as p
 from sidecar.admin.auth import Role
-from sidecar.admin.calls import EVENTS, MARKDOWN, YAML, Call
+from sidecar.admin.calls import EVENTS, LINES, MARKDOWN, YAML, Call
 from sidecar.admin.models import Empty, NoteBody, OverrideBody, ReleaseBody, RollbackBody
 
 _VIEWER, _OPERATOR, _ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
@@ -34,6 +35,8 @@ CALLS: Final[tuple[Call, ...]] = (
     Call("GET", "/isolations", _VIEWER, status.isolations, "The isolations in force.", "Isolations"),
     Call("GET", "/decisions/{id}", _VIEWER, decisions.one, "Why a request was refused.", "Decision",
          (p.DECISION,), errors=(404,)),
+    Call("GET", "/tape", _VIEWER, tape.serve, "Recorded traffic, one route and second a line.", "",
+         (p.PAST, p.FOR), media=LINES, errors=(503,)),
 
     Call("GET", "/incidents", _VIEWER, incidents.listed, "Incidents, the newest first.", "Incidents",
          (p.STATE, *_PAGE), errors=(503,)),

@@ -147,6 +147,18 @@ class Client:
                 if line.startswith(b"data:"):
                     yield json.loads(line[5:])
 
+    def lines(self, path: str, *, patience_s: float, **query: str | None) -> Iterator[str]:
+        """Yield an endless answer's lines as they come; *patience_s* is the longest silence, on top of the usual one."""
+        connection, response = self._open("GET", path, query, None, {}, TIMEOUT_S + patience_s)
+        with contextlib.closing(connection):
+            if response.status != http.HTTPStatus.OK:
+                self._judge(response, response.read())
+            try:
+                for line in response:
+                    yield line.decode("utf-8")
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(error) from error
+
     def _open(
         self,
         method: str,

@@ -18,6 +18,7 @@ from sidecar.controller.effects import AppendEvent, PutVersion
 from sidecar.controller.journal import Journal
 from sidecar.controller.loop import Loop, moment
 from sidecar.controller.ports import ConfigRefused, Document, Page, Unavailable
+from sidecar.controller.taping import Tapes
 from sidecar.incident.documents import without_kept
 from sidecar.incident.postmortem import postmortem
 from sidecar.incident.words import rfc3339
@@ -101,6 +102,11 @@ class Desk:
 
     def __repr__(self) -> str:
         return f"<Desk {self._loop}>"
+
+    @property
+    def tapes(self) -> Tapes:
+        """Return the recorder."""
+        return self._loop.tapes
 
     # --- state ------------------------------------------------------------------------------------------------
 

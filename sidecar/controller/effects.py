@@ -118,6 +118,14 @@ class PutRollup:
 
 
 @dataclass(frozen=True, slots=True)
+class PutSeconds:
+    """Insert or replace one minute of the tape that is always recorded: compressed lines of all routes."""
+
+    minute_unix: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PutMark:
     """Insert or replace one small text under a key (install key, sticky verdicts, last file hash)."""
 
@@ -135,6 +143,7 @@ Write = (
     | AppendEvent
     | PutBaseline
     | PutRollup
+    | PutSeconds
     | PutMark
 )
 

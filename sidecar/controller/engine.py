@@ -77,6 +77,7 @@ class Engine:
         boot: The id of this boot; empty trusts no stored monotonic moment.
 
     Attributes:
+        rows: The last second, a row for each route.
         heard: What sounds this second, as the detectors say it: of routes, or of the service.
         claims: The same, each on its attributed scope.
     """
@@ -92,6 +93,7 @@ class Engine:
         self._signals: Counter[tuple[str, str]] = Counter()
         self._sounding: frozenset[tuple[str, str]] = frozenset()
         self._trips: dict[str, float] = {}
+        self.rows: tuple[RouteSecond, ...] = ()
         self.heard: tuple[Signal, ...] = ()
         self.claims: tuple[Signal, ...] = ()
         self._collector = Collector(now.at, routes)
@@ -156,7 +158,7 @@ class Engine:
         """
         self._at = now.at
         self._book.settled(stored=durable)
-        rows = self._history.extend(seconds, now.at)
+        self.rows = rows = self._history.extend(seconds, now.at)
         self._series.add(rows, now.at)
         self._hold_still()
         self.heard = signals = self._bank.observe(rows, now.at)

@@ -31,7 +31,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from sidecar.controller.effects import AppendEvent, PutBaseline, PutRollup, Write
+from sidecar.controller.effects import AppendEvent, PutBaseline, PutRollup, PutSeconds, Write
 from sidecar.store.errors import Cause, StoreError
 from sidecar.store.store import Store
 
@@ -263,7 +263,7 @@ class Journal:
         self.problem = str(error)
 
     def _shed(self) -> None:
-        kept = [write for write in self._waiting if not isinstance(write, PutRollup | PutBaseline)]
+        kept = [write for write in self._waiting if not isinstance(write, PutRollup | PutBaseline | PutSeconds)]
         kept = kept[-MAX_WAITING // 2 :]
         known = set(map(id, kept))
         self._drop([write for write in self._waiting if id(write) not in known])

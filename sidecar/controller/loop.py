@@ -24,6 +24,7 @@ from sidecar.controller.journal import Journal
 from sidecar.controller.leasing import Leasing
 from sidecar.controller.ports import ConfigRefused
 from sidecar.controller.rollout import Rollout
+from sidecar.controller.taping import Tapes
 from sidecar.controller.versions import Active, Pending
 from sidecar.controller.watch import Vitals, worse
 from sidecar.facts import Directive, Moment, RouteSecond
@@ -68,6 +69,7 @@ class Loop:
         inherited: BootConfig | None = None,
     ) -> None:
         self.engine = engine
+        self.tapes = Tapes(journal.put, moment)
         self._link = link
         self._journal = journal
         self._configuring = configuring
@@ -153,7 +155,9 @@ class Loop:
 
     def _turn(self) -> None:
         stored = self._journal.durable and not self._journal.waiting
-        self.carry_out(self.engine.tick(moment(), durable=stored))
+        now = moment()
+        self.carry_out(self.engine.tick(now, durable=stored))
+        self.tapes.take(self.engine.rows, now)
         pending = self._configuring.pending
         if pending is not None:
             self._watch(pending)

@@ -52,12 +52,29 @@ class Unavailable(Exception):  # noqa: N818  named as what it says
         self.hint = hint
 
 
+class TapeSource(Protocol):
+    """What is recorded all the time."""
+
+    def lines(self, past_s: float, for_s: float) -> AsyncIterator[str]:
+        """
+        Yield whole lines of a tape: what is remembered of the last *past_s*, then the next *for_s* second by second.
+
+        Bounded: for a reader that falls far behind the iteration ends early.
+        """
+        ...
+
+
 class Control(Protocol):
     """
     The controller as its API sees it; every document has the shape that `contract.md` and `admin/schemas.py` name.
 
     Lists that may grow without end come as a `Page`; a cursor is the digits of a number, as the page before gave it.
     """
+
+    @property
+    def tapes(self) -> TapeSource:
+        """Return the recorder."""
+        ...
 
     def status(self) -> Document:
         """Return what is going on (schema `Status`, without `token`, which the API adds)."""

@@ -40,6 +40,7 @@ from sidecar.controller.starting import Source
 from sidecar.link.runtime import BootConfig, read_boot
 from sidecar.link.server import LinkServer
 from sidecar.notify.dispatch import Dispatcher
+from sidecar.replay.reel import KEEP_S
 from sidecar.store.errors import StoreError
 from sidecar.store.key import load_install_key
 from sidecar.supervise.tether import tether
@@ -143,7 +144,7 @@ class Controller:
     async def _make_loop(self, boot: BootConfig | None, key: bytes) -> Loop:
         active = self._configuring.active
         self._dispatcher.apply(active.compiled.receivers)
-        restored = await self._restored()
+        restored, recorded = await self._restored(), await self._recorded()
         if boot is not None and restored is not None:
             boot = replace(boot, directives=())  # the engine remembers what is behind them
         engine = Engine(
@@ -155,6 +156,7 @@ class Controller:
         )
         self._link = LinkServer(self._told.listener("link"), self._take, self._lost)
         loop = Loop(engine, self._link, self._journal, self._configuring, self._dispatcher, self._told.runtime, boot)
+        loop.tapes.restore(recorded)
         touched = touches(self._configuring.begun_with)
         loop.carry_out(engine.configured(active.row, active.compiled, touched, moment()))
         return loop
@@ -216,6 +218,12 @@ class Controller:
         except StoreError as error:
             self._log.error("nothing could be restored; the sidecar starts without its memory", problem=str(error))
             return None
+
+    async def _recorded(self) -> list[tuple[int, bytes]]:
+        since = clock.wall().timestamp() - KEEP_S
+        with contextlib.suppress(StoreError):
+            return await self._journal.read(lambda store: store.seconds(since_unix=since))
+        return []
 
     async def _fold_on(self) -> None:
         """Let the store's old rows go, an hour apart."""

@@ -51,4 +51,5 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """,
         "CREATE TABLE marks (key TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT",
     ),
+    ("CREATE TABLE seconds (minute_unix INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT",),
 )

@@ -201,6 +201,11 @@ class Store:
         )
         return [{**_loads(row["document"]), "minute_unix": row["minute_unix"]} for row in rows]
 
+    def seconds(self, *, since_unix: float) -> list[tuple[int, bytes]]:
+        """Return the recorded minutes in time order, each as (its first second, compressed lines)."""
+        rows = self._rows("SELECT * FROM seconds WHERE minute_unix >= ? ORDER BY minute_unix", (since_unix,))
+        return [(row["minute_unix"], row["data"]) for row in rows]
+
     def marks(self) -> dict[str, str]:
         """Return all marks."""
         return {row["key"]: row["text"] for row in self._rows("SELECT key, text FROM marks")}

@@ -22,6 +22,7 @@ from sidecar.controller.effects import (
     PutMark,
     PutOverride,
     PutRollup,
+    PutSeconds,
     PutVersion,
     SetVersionState,
     Write,
@@ -30,6 +31,7 @@ from sidecar.store.chain import GENESIS, Row, Seal, is_signed, next_hash, sign
 from sidecar.store.errors import Cause, StoreError
 
 AUTOMATION: Final = "automation"
+SECONDS_KEPT_S: Final = 7_200  # of the tape that is always recorded
 _FAULT: Final = "this is a fault of the sidecar; report it"
 
 
@@ -158,11 +160,12 @@ _AnyPut = (
     | SetVersionState
     | PutBaseline
     | PutRollup
+    | PutSeconds
     | PutMark
 )
 
 
-def _put(connection: sqlite3.Connection, write: _AnyPut, unix: float) -> None:
+def _put(connection: sqlite3.Connection, write: _AnyPut, unix: float) -> None:  # noqa: C901  a case a kind
     match write:
         case PutIncident():
             _replace(connection, "incidents", write.id, write.state, write.opened_unix, to_json(write.document), unix)
@@ -180,6 +183,8 @@ def _put(connection: sqlite3.Connection, write: _AnyPut, unix: float) -> None:
             _replace(connection, "baselines", write.route, to_json(write.document))
         case PutRollup():
             _replace(connection, "rollups", write.route, write.minute_unix, to_json(write.document))
+        case PutSeconds():
+            _put_seconds(connection, write)
         case PutMark():
             _replace(connection, "marks", write.key, _text(write.text))
         case _:
@@ -189,6 +194,11 @@ def _put(connection: sqlite3.Connection, write: _AnyPut, unix: float) -> None:
 def _replace(connection: sqlite3.Connection, table: str, *values: str | float) -> None:
     places = ", ".join("?" * len(values))
     connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", values)  # noqa: S608  table is a literal above
+
+
+def _put_seconds(connection: sqlite3.Connection, write: PutSeconds) -> None:
+    connection.execute("INSERT OR REPLACE INTO seconds VALUES (?, ?)", (write.minute_unix, write.data))
+    connection.execute("DELETE FROM seconds WHERE minute_unix < ?", (write.minute_unix - SECONDS_KEPT_S,))
 
 
 def _once(connection: sqlite3.Connection, table: str, key_column: str, key: int, *values: str | float) -> None:

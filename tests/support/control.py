@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Sequence
 
 from sidecar.config.policies import Token
@@ -34,11 +35,20 @@ def _action(command: SetOverride) -> str:
     return f"throttle={format_ratio(command.share_ratio)}" if command.share_ratio is not None else command.action.value
 
 
+class MemoryTapes:
+    """A tape of two lines, one of the past and one of now."""
+
+    async def lines(self, past_s: float, for_s: float) -> AsyncIterator[str]:
+        for t in ([1.0] if past_s else []) + ([2.0] if for_s else []):
+            yield json.dumps({"t": t, "route": "checkout", "requests": 1, "failures": 0}) + "\n"
+
+
 class MemoryControl:
     """Answers from literal documents; remembers commands; keeps overrides and one config version's number."""
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
+        self.tapes = MemoryTapes()
         self.applied: list[tuple[str, str, str, bool, float | None]] = []
         self.version_now = 7
         self.set_overrides: dict[str, Document] = {d.OVERRIDE["scope"]: d.OVERRIDE}

@@ -1,0 +1,137 @@
+"""`sidecar simulate`: what the sidecar would have done with recorded traffic; and how to record some."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
+
+import typer
+
+from sidecar.cli import recording
+from sidecar.cli.client import Exit, Failure, why
+from sidecar.cli.render import share
+from sidecar.cli.session import Session
+
+if TYPE_CHECKING:
+    from sidecar.config.policies import Compiled
+    from sidecar.replay.player import Event
+
+NO_UPSTREAM: Final = "http://127.0.0.1:9"  # a replay asks nobody; a config without an upstream may be replayed too
+
+
+def simulate(
+    session: Session,
+    tape: Annotated[
+        Path | None, typer.Argument(metavar="TAPE", help="Recorded traffic, JSON Lines; - reads stdin.")
+    ] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("-c", "--config", help="The configuration to replay under; the defaults without it.")
+    ] = None,
+    record: Annotated[Path | None, typer.Option("--record", help="Write a tape of the running sidecar here.")] = None,
+    duration: Annotated[str, typer.Option("--for", help="How long to record, as 10m.")] = "10m",
+    past: Annotated[
+        str | None, typer.Option("--past", help="Begin the recording with what is remembered of this time, as 1h.")
+    ] = None,
+) -> None:
+    """
+    Replay a tape through guard, detection, policy, incident and recovery; print one line for each event.
+
+    The same tape and configuration give the same bytes.
+    """
+    if sum(given is not None for given in (tape, record)) != 1:
+        raise Failure(
+            Exit.USAGE,
+            "give either TAPE or --record FILE",
+            "sidecar simulate tape.jsonl -c config/sidecar.yaml -o json",
+        )
+    if record is not None:
+        recording.record(session, record, duration, past)
+    elif tape is not None:
+        _replay(session, tape, config_file)
+
+
+def _replay(session: Session, tape: Path, config_file: Path | None) -> None:
+    from sidecar.replay.player import Player  # noqa: PLC0415  the engine is needed by this verb only
+    from sidecar.replay.seconds import seconds  # noqa: PLC0415
+    from sidecar.replay.tape import TapeError, read  # noqa: PLC0415
+
+    player = Player(_config(config_file), _warn)
+    out = session.console.file
+    line = _json_line if session.wants_json else _table_line
+    with _opened(tape) as lines:
+        try:
+            for event in player.play(seconds(read(lines, _warn))):
+                out.write(line(event))
+        except TapeError as error:
+            out.flush()
+            raise Failure(Exit.USAGE, f"{tape}: {error}", error.hint) from error
+        except UnicodeDecodeError as error:
+            raise Failure(Exit.USAGE, f"{tape} is no UTF-8: byte {error.start}", "save it as UTF-8") from error
+    if not session.wants_json:
+        out.writelines(_summary(player.seconds, player.tolls, player.incidents()))
+    out.flush()
+
+
+def _json_line(event: Event) -> str:
+    return event.to_json() + "\n"
+
+
+def _table_line(event: Event) -> str:
+    facts = ", ".join(f"{name} {_short(value)}" for name, value in event.detail.items() if value not in (None, ""))
+    return f"{event.t:>12g}  {event.event:<8} {event.detector:<9} {event.score:>8.2f}  {event.scope}  {facts}\n"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _summary(seconds: int, tolls: Mapping[str, Any], incidents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    yield f"\n{seconds} s played\n"
+    for route, toll in tolls.items():
+        refused = sum(toll.refused.values())
+        words = ", ".join(f"{reason} {count}" for reason, count in sorted(toll.refused.items()))
+        part = share(refused / toll.requests if toll.requests else 0.0)
+        yield f"{route}: {toll.requests} requests, {toll.failures} failed, {refused} refused ({part})"
+        yield f": {words}\n" if words else "\n"
+    for row in incidents:
+        yield f"incident {row['id']}: {row['title']} ({row['state']}, {row['resolution'] or 'not ended'})\n"
+
+
+def _config(file: Path | None) -> Compiled:
+    from sidecar.config.errors import ConfigErrors  # noqa: PLC0415  yaml and pydantic are slow to import
+    from sidecar.config.load import load  # noqa: PLC0415
+
+    name = str(file or "the defaults")
+    try:
+        text = file.read_text(encoding="utf-8") if file is not None else ""
+        return load(text, name=name, environ=os.environ, flags={"--upstream": NO_UPSTREAM})
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(Exit.USAGE, f"{file} cannot be read: {why(error)}", "name a readable YAML file") from error
+    except ConfigErrors as invalid:
+        rows = [
+            {"path": e.path, "line": e.line, "column": e.column, "problem": e.problem, "hint": e.hint}
+            for e in invalid.errors
+        ]
+        raise Failure(Exit.USAGE, f"{name} is not valid", "", tuple(rows)) from invalid
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[TextIO]:
+    if str(file) == "-":
+        yield sys.stdin
+        return
+    try:
+        stream = file.open(encoding="utf-8")
+    except OSError as error:
+        raise Failure(
+            Exit.USAGE, f"{file} cannot be read: {why(error)}", "name a readable file, or - for stdin"
+        ) from error
+    with stream:
+        yield stream
+
+
+_warn: Callable[[str], None] = lambda text: print(f"! {text}", file=sys.stderr)  # noqa: E731, T201
