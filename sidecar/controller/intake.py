@@ -158,6 +158,7 @@ class Intake:
         body = {"from": str(oldest.scope), "to": str(case.scope)}
         self._book.event("incident.widened", now, incident=oldest.id, scope=case.scope, body=body)
         self._book.put_incident(lifecycle.widen(oldest, case.scope))
+        self.opened.append((oldest.id, "escalated"))  # more is affected than people were told
         for child in inside[1:]:
             self._absorb(child, oldest, now)
         return oldest.id
