@@ -13,6 +13,7 @@ from sidecar.config.policies import (
     Match,
     ProxyPolicy,
     ReceiverPolicy,
+    RetryPolicy,
     RouteRule,
     SloPolicy,
     StaticConfig,
@@ -84,15 +85,23 @@ def _static(config: Config) -> StaticConfig:
 
 
 def _proxy(config: Config, rules: tuple[RouteRule, ...]) -> ProxyPolicy:
-    up, down = config.upstream, config.downstream
+    down = config.downstream
     return ProxyPolicy(
         routes=rules,
-        upstream=UpstreamPolicy(tuple(up.endpoints), up.connect_timeout, up.response_timeout, up.idle_timeout, up.pool),
+        upstream=_upstream(config),
         downstream=DownstreamPolicy(down.head_timeout, down.idle_timeout, down.body_timeout, down.max_connections),
         trusted=tuple(config.trust.proxies),
         explain=config.explain.value,
         ratelimit_headers=config.ratelimit_headers,
         tracing=config.traceparent,
+    )
+
+
+def _upstream(config: Config) -> UpstreamPolicy:
+    up = config.upstream
+    retries = RetryPolicy(up.retries.attempts, up.retries.budget, up.retries.on_status or frozenset())
+    return UpstreamPolicy(
+        tuple(up.endpoints), up.connect_timeout, up.response_timeout, up.idle_timeout, up.pool, retries
     )
 
 

@@ -68,6 +68,22 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """
+    Which requests are sent again, beyond the one whose pooled connection had ended; see `proxy/retry.py`.
+
+    Attributes:
+        attempts: Further attempts of one request; 0 for none.
+        budget_ratio: Retries of all requests at most, and 3 a second beside.
+        on_status: Answers that are no answers while an attempt is left.
+    """
+
+    attempts: int = 0
+    budget_ratio: float = 0.2
+    on_status: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamPolicy:
     """
     How to reach the API behind.
@@ -77,6 +93,7 @@ class UpstreamPolicy:
         response_timeout_s: Last request byte sent → first response byte.
         idle_timeout_s: Without any body byte in either direction.
         pool: Idle connections kept for each endpoint and worker.
+        retries: Which requests are sent again.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -84,6 +101,7 @@ class UpstreamPolicy:
     response_timeout_s: float = 30.0
     idle_timeout_s: float = 60.0
     pool: int = 256
+    retries: RetryPolicy = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """
 Every key of a config: its kind, its default, what it means, and what must hold between the keys of one section.
 
-The routes and their guards stand in `sections.py`; what must hold between sections stands in `checks.py`. The defaults are the policies' own, so each stands in one place.
+The routes and their guards stand in `sections.py`, the API behind in `upstreams.py`; what must hold between sections stands in `checks.py`. The defaults are the policies' own, so each stands in one place.
 A description is one sentence for the JSON Schema and the reference page.
 """
 
@@ -17,7 +17,6 @@ from sidecar.config.fields import (
     ControlMode,
     Duration,
     DurationOrZero,
-    EndpointUrl,
     ExplainLevel,
     ExplainWord,
     FilePath,
@@ -47,10 +46,10 @@ from sidecar.config.policies import (
     DrainPolicy,
     StaticConfig,
     StorePolicy,
-    UpstreamPolicy,
 )
-from sidecar.config.sections import BucketSection, ConcurrencySection, RouteSection, Section, twice
+from sidecar.config.sections import BucketSection, ConcurrencySection, RouteSection, Section
 from sidecar.config.units import format_duration
+from sidecar.config.upstreams import UpstreamSection
 from sidecar.decide.policies import RespondPolicy
 from sidecar.detect.policies import DetectPolicy
 from sidecar.facts import Mode
@@ -59,7 +58,6 @@ STATIC_KEYS: Final = ("listen", "observe", "admin.listen", "workers", "state")
 """What holds from start or SIGHUP on; `admin` as a whole comes from the file only."""
 
 _STATIC: Final = StaticConfig()
-_UPSTREAM: Final = UpstreamPolicy(())
 _DOWNSTREAM: Final = DownstreamPolicy()
 _DETECT: Final = DetectPolicy()
 _RESPOND: Final = RespondPolicy()
@@ -109,29 +107,6 @@ class TrustSection(Section):
     proxies: list[Network] = Field(
         default=[], description="Peers whose X-Forwarded-For and Forwarded count, hop by hop."
     )
-
-
-class UpstreamSection(Section):
-    """The API behind."""
-
-    endpoints: list[EndpointUrl] = Field(default=[], description="Its addresses; at least one, here or by --upstream.")
-    connect_timeout: Duration = Field(
-        default=_UPSTREAM.connect_timeout_s, description="Until a connection stands; then 504."
-    )
-    response_timeout: Duration = Field(
-        default=_UPSTREAM.response_timeout_s,
-        description="From the last request byte to the first response byte; then 504.",
-    )
-    idle_timeout: Duration = Field(
-        default=_UPSTREAM.idle_timeout_s, description="Longest silence within a body, either way."
-    )
-    pool: Annotated[int, count(0, 100_000)] = Field(
-        default=_UPSTREAM.pool, description="Idle connections kept for each endpoint and worker."
-    )
-
-    def faults(self) -> Iterator[Fault]:
-        """Refuse an endpoint that stands there twice."""
-        yield from twice("endpoints", [str(endpoint) for endpoint in self.endpoints])
 
 
 class DownstreamSection(Section):

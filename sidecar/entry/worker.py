@@ -171,6 +171,7 @@ class Worker:
                 self.plane.look_at_held(now)
             if turn % TURNS_A_SECOND == 0:
                 self._tap.second()
+                self.plane.second(now)
                 self._report(now)
 
     def _tell_trips(self, now: float) -> None:

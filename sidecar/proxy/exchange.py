@@ -13,12 +13,12 @@ Tables
     stage        what holds                             a failure of the API then means
     dialling     `dial`                                 502 or 504, after the other endpoints were tried
     sending      `upstream`, not `request_done`         502; an early answer is passed on, the rest is not read
-    waiting      `sent_at`, not `status`                502 or 504; or one retry, see below
+    waiting      `sent_at`, not `status`                502 or 504; or it is sent again, see below
     answering    `status`                               the client's connection is cut: never a clean end
     ended        neither `dial` nor `upstream`          -
 
-    one retry    on a new connection, when all hold: the connection had served before, not one byte of an answer
-                 came, the method is idempotent (RFC 9110, section 9.2.2), the request has no body
+    sent again   on a new connection, by the rules of `retry.py`: once when a pooled connection had ended, and as often
+                 as `upstream.retries` says
 
     settled as   by `measure/classify.py`, exactly once: in `_settle`, which takes the ticket away
 
@@ -41,9 +41,10 @@ from sidecar.facts import Outcome
 from sidecar.guard.guard import Ticket
 from sidecar.measure.classify import classify
 from sidecar.proxy import refusing
-from sidecar.proxy.body import LAST_CHUNK, Body, ChunkedBody, LengthBody, encode_chunk
+from sidecar.proxy.body import Body, ChunkedBody, LengthBody
 from sidecar.proxy.framing import RequestHead, ResponseHead
-from sidecar.proxy.headers import must_close, rechunks, request_head, response_head, trailer_section
+from sidecar.proxy.headers import must_close, rechunks, request_head, response_head
+from sidecar.proxy.payload import NO_BODY, SKIPPED_BYTES, answer_part, body_of, refusal_of, request_part
 from sidecar.proxy.plane import Client, Live, Plane, Route
 from sidecar.proxy.pool import HOT_S, Dial
 from sidecar.proxy.route import path_template
@@ -53,8 +54,6 @@ from sidecar.reasons import TABLE, Reason, Refusal
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 _TRACE_BITS: Final = 192
 _UNSENT: Final = -1.0
-SKIPPED_BODY_BYTES: Final = 64 * 1024
-NO_BODY: Final = LengthBody(0)  # complete from the start, so that one serves all
 _LEFT: Final = TABLE[Reason.CLIENT_DISCONNECTED].status
 
 
@@ -62,8 +61,8 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_chunks", "_client", "_delimited", "_early", "_ended", "_endpoint", "_head", "_keep", "_latency_s", "_live", "_moved", "_own_s", "_plane", "_retried",
-        "_seen_bytes", "_started_at", "_ticket", "body", "dial", "key", "request_done", "route", "sent_at", "status",
+        "_chunks", "_client", "_delimited", "_early", "_ended", "_endpoint", "_head", "_interims", "_keep", "_latency_s", "_live", "_moved", "_own_s", "_plane", "_repeats",
+        "_retries", "_seen_bytes", "_started_at", "_ticket", "body", "dial", "key", "request_done", "route", "sent_at", "status",
         "upstream",
     )  # fmt: skip
 
@@ -74,7 +73,7 @@ class Exchange:
         self._head = head
         self._started_at = now
         self.request_done = not head.chunked and not head.content_length
-        self.body: ChunkedBody | LengthBody = NO_BODY if self.request_done else _request_body(head)
+        self.body: ChunkedBody | LengthBody = NO_BODY if self.request_done else body_of(head)
         self.route: Route = plane.unrouted
         self.key = client.peer.key
         self.dial: Dial | None = None
@@ -84,14 +83,14 @@ class Exchange:
         self._ticket: Ticket | None = None
         self._early = b""
         self._seen_bytes = 0
-        self._retried = False
+        self._repeats = self._retries = 0
         self._keep = False
         self._chunks = False
         self._latency_s: float | None = None
         self._delimited = True
         self._endpoint = ""
         self._own_s = 0.0
-        self._ended = self._moved = False
+        self._ended = self._moved = self._interims = False
 
     def __repr__(self) -> str:
         stage = "dialling" if self.dial else "ended" if self._ended else "answering" if self.status else "waiting"
@@ -125,7 +124,7 @@ class Exchange:
     def _connect(self, now: float) -> None:
         pool = self._plane.pool
         backend = pool.choose(now)
-        fresh = self._retried or (self._client.requests == 1 and self._head.method not in _IDEMPOTENT)
+        fresh = self._repeats > 0 or (self._client.requests == 1 and self._head.method not in _IDEMPOTENT)
         upstream = None if fresh else backend.take(now - HOT_S if self._repeatable() else now)
         if upstream is None:
             self.dial = pool.dial(backend, self)
@@ -178,11 +177,14 @@ class Exchange:
         """Pass an interim answer on, where the client can read and use it."""
         useless = head.status == 100 and (self._seen_bytes or not self._head.expect_continue)
         if self._head.minor == 1 and not useless:
+            self._interims = True
             self._client.transport.write(response_head(head, self._live.hop, minor=1, close=False))
 
     def response(self, head: ResponseHead, payload: bytes, now: float, *, whole: Body | None) -> None:
         """Pass the answer's head on, in one write with what came of its body."""
         request = self._head
+        if head.status >= 400 and self._unwanted(head.status):
+            return self._repeat(now)
         if self.sent_at >= 0.0:
             self._latency_s = now - self.sent_at
             if self._ticket is not None:
@@ -196,11 +198,11 @@ class Exchange:
         data = response_head(head, self._live.hop, minor=request.minor, close=not keep)
         if self._live.policy.ratelimit_headers:
             data = refusing.with_limits(data, self.route.guard.limit_header(self.key, now))
-        self._answer(data + self._chunk(payload, whole) if self._chunks else data + payload, now, whole)
+        return self._answer(data + answer_part(payload, whole) if self._chunks else data + payload, now, whole)
 
     def response_body(self, payload: bytes, now: float, *, whole: Body | None) -> None:
         """Pass more of the answer's body on."""
-        self._answer(self._chunk(payload, whole), now, whole)
+        self._answer(answer_part(payload, whole) if self._chunks else payload, now, whole)
 
     def _answer(self, data: bytes, now: float, whole: Body | None) -> None:
         client, upstream = self._client, self.upstream
@@ -256,13 +258,11 @@ class Exchange:
         self.fail(Refusal(reason, 0.0, "upstream", detail), now)
 
     def upstream_lost(self, reason: Reason, detail: str, now: float, *, untouched: bool) -> None:
-        """Retry once what may be retried; else answer or cut."""
+        """Send again what may be sent again; else answer or cut."""
         upstream, self.upstream = self.upstream, None
-        reused = upstream is not None and upstream.used > 1
-        if untouched and reused and not self._retried and self._repeatable():
-            self._retried = True
-            self.sent_at = _UNSENT
-            self._connect(now)
+        stale = upstream is not None and upstream.used > 1
+        if untouched and self._repeatable() and ((stale and not self._repeats) or self._may_retry()):
+            self._repeat(now)
         else:
             self._note_age(now)
             self.fail(Refusal(reason, 0.0, "upstream", detail), now)
@@ -309,37 +309,38 @@ class Exchange:
         """Tell whether what is missing of the body is little enough to be read and dropped, and sure to come."""
         if isinstance(self.body, ChunkedBody) or (self._head.expect_continue and not self._seen_bytes):
             return self.request_done
-        return self.body.remaining <= SKIPPED_BODY_BYTES
+        return self.body.remaining <= SKIPPED_BYTES
 
     # --- details -------------------------------------------------------------------------------------------------
 
     def _repeatable(self) -> bool:
         return self.body is NO_BODY and self._head.method in _IDEMPOTENT
 
+    def _may_retry(self) -> bool:
+        """Take one of this request's attempts, and of the worker's budget."""
+        policy = self._live.policy.upstream.retries
+        if self._retries >= policy.attempts or not self._plane.retries.spend(policy.budget_ratio):
+            return False
+        self._retries += 1
+        return True
+
+    def _unwanted(self, status: int) -> bool:
+        """Tell whether an answer of *status* is dropped and the request sent again."""
+        wanted = status not in self._live.policy.upstream.retries.on_status
+        return not wanted and not self._interims and self._repeatable() and self._may_retry()
+
+    def _repeat(self, now: float) -> None:
+        self._let_go()
+        self._repeats += 1
+        self.sent_at = _UNSENT
+        self._connect(now)
+
     def _bad_body(self, size: int) -> Refusal | None:
-        most = self.route.max_body_bytes
-        if self.body.problem:
-            return Refusal(Reason.BAD_REQUEST, 0.0, "framing", self.body.problem)
-        if most is None or size <= most:
-            return None
-        return Refusal(Reason.BODY_TOO_LARGE, 0.0, "max_body", f"the body exceeds {most} bytes")
+        return refusal_of(self.body, size, self.route.max_body_bytes)
 
-    def _frame(self, payload: bytes) -> bytes:
-        """Write a part of the request's body as the API reads it."""
-        self._seen_bytes += len(payload)
-        if not self._head.chunked:
-            return payload
-        framed = encode_chunk(payload) if payload else b""
-        return framed + trailer_section(self.body.trailers) if self.request_done else framed
-
-    def _chunk(self, payload: bytes, whole: Body | None) -> bytes:
-        """Write a part of the answer's body as the client reads it."""
-        if not self._chunks:
-            return payload
-        framed = encode_chunk(payload) if payload else b""
-        if whole is None:
-            return framed
-        return framed + (trailer_section(whole.trailers) if whole.trailers else LAST_CHUNK)
+    def _frame(self, part: bytes) -> bytes:
+        self._seen_bytes += len(part)
+        return request_part(self._head, self.body, part, last=self.request_done)
 
     def _note_age(self, now: float) -> None:
         if self._latency_s is None and self.sent_at >= 0.0:
@@ -393,7 +394,3 @@ class Exchange:
             refusing.decide(
                 self._plane, self._live, self.route, self.key, self._head, refusal, now, enforced=False
             )  # fmt: skip
-
-
-def _request_body(head: RequestHead) -> ChunkedBody | LengthBody:
-    return ChunkedBody() if head.chunked else LengthBody(head.content_length or 0)

@@ -20,6 +20,7 @@ from sidecar.proxy.deadline import Wheel
 from sidecar.proxy.framing import RequestHead
 from sidecar.proxy.hop import Hop, Peer
 from sidecar.proxy.pool import Pool
+from sidecar.proxy.retry import RetryBudget
 from sidecar.proxy.route import Router
 from sidecar.proxy.tap import Samples, Tap
 from sidecar.reasons import Reason, Refusal
@@ -163,6 +164,7 @@ class Plane:
         self._noted = -1  # the first one is counted
         self.live = Live(compiled, version, install, self.guard, self.meter, tap)
         self.pool = Pool(loop, self.wheel, compiled.proxy.upstream)
+        self.retries = RetryBudget(now)
         nowhere = RouteRule(UNROUTED, Match())
         self.unrouted = Route(
             nowhere,
@@ -221,6 +223,10 @@ class Plane:
         for connection in idle:
             connection.abort()
         return bool(idle)
+
+    def second(self, now: float) -> None:
+        """Let time act on what is shared (about once a second)."""
+        self.retries.note(self.pool.asked, now)
 
     def look_at_held(self, now: float) -> None:
         """Find the clients that left while we did not read from them (about twice a second)."""

@@ -140,6 +140,7 @@ class Pool:
         self.loop = loop
         self.names = Names(loop)
         self.backends: tuple[Backend, ...] = tuple(Backend(endpoint, self) for endpoint in policy.endpoints)
+        self.asked = 0
         self._turn = 0
 
     def __repr__(self) -> str:
@@ -155,6 +156,7 @@ class Pool:
 
     def choose(self, now: float) -> Backend:
         """Return the endpoint whose turn it is."""
+        self.asked += 1
         backends = self.backends
         count = len(backends)
         if count == 1:
