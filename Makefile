@@ -65,6 +65,6 @@ conformance: .venv/dev ## every HTTP/1.1 case of the recordings
 
 .PHONY: lock
 lock: .venv/dev ## resolve the dependencies again (needs uv)
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header -o requirements.lock pyproject.toml
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra build -o requirements.lock pyproject.toml
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev -o requirements-dev.lock pyproject.toml
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra bench -o requirements-bench.lock pyproject.toml
