@@ -52,7 +52,8 @@ async def version(asked: Asked) -> web.Response:
 
 async def diff(asked: Asked) -> web.Response:
     """Answer `GET /config/diff`."""
-    return document_response(await asked.control.diff(asked.get(parameters.FROM), asked.get(parameters.TO)))
+    older, newer = asked.get(parameters.FROM), asked.get(parameters.TO)
+    return document_response(await asked.control.diff(older, newer, asked.get(parameters.REPLAY)))
 
 
 async def rollback(asked: Asked) -> web.Response:

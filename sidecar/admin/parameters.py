@@ -240,6 +240,10 @@ TO: Final[Parameter[int | None]] = Parameter(
     "to", _Q, _integer(1, MAX_ID), _maybe_int, None, "The newer version; by default the active one.",
     hint="GET /api/v1/config/versions lists them",
 )  # fmt: skip
+REPLAY: Final[Parameter[float | None]] = Parameter(
+    "replay", _Q, {"type": "string", "pattern": DURATION}, _maybe_duration, None,
+    "Also replay the stored history of this time under both versions, as 24h.", hint=f"write {DURATIONS}",
+)  # fmt: skip
 DRY_RUN: Final[Parameter[bool]] = Parameter(
     "dry_run", _Q, {"type": "string", "enum": ["0", "1"]}, lambda text: text == "1", False,
     "With 1 only say what would change.", hint="use dry_run=1",

@@ -142,6 +142,22 @@ _APPLIED: Final = record(
     }
 )  # fmt: skip
 
+_BOTH: Final = record({"from": COUNT, "to": COUNT})
+_REPLAY: Final = record(
+    {
+        "since_time": TIME, "until_time": TIME, "requests": COUNT, "refused": _BOTH,
+        "routes": rows(record({"route": TEXT, "requests": COUNT, "refused": _BOTH})),
+        "incidents": rows(
+            record(
+                {
+                    "change": words("same", "earlier", "later", "hidden", "added"), "sooner_s": maybe(NUMBER),
+                    "scope": TEXT, "title": TEXT, "from_time": maybe(TIME), "to_time": maybe(TIME),
+                }
+            )
+        ),
+    }
+)  # fmt: skip
+
 COMPONENTS: Final[Mapping[str, Schema]] = {
     "Problem": record(
         {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "detail": TEXT},
@@ -176,7 +192,7 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "Config": record({**_ACTIVE, "text": TEXT}),
     "Applied": _APPLIED,
     "Change": _CHANGE,
-    "Diff": record({"from": maybe(COUNT), "to": maybe(COUNT), "changes": rows(ref("Change"))}),
+    "Diff": record({"from": maybe(COUNT), "to": maybe(COUNT), "changes": rows(ref("Change"))}, {"replay": _REPLAY}),
     "Version": _VERSION,
     "Versions": listing("Version"),
     "Event": record(

@@ -75,7 +75,7 @@ CALLS: Final[tuple[Call, ...]] = (
     Call("GET", "/config/versions/{version}", _VIEWER, config.version, "One version.", "Version",
          (p.VERSION,), errors=(404, 503)),
     Call("GET", "/config/diff", _VIEWER, config.diff, "What changed between two versions.", "Diff",
-         (p.FROM, p.TO), errors=(404, 503)),
+         (p.FROM, p.TO, p.REPLAY), errors=(404, 503)),
     Call("POST", "/config/rollback", _OPERATOR, config.rollback, "Run an earlier version's text again.", "Applied",
          (), RollbackBody, errors=(404, 409, 503), etag=True),
 

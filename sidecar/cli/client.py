@@ -118,17 +118,19 @@ class Client:
         query: Mapping[str, str | int | None] | None = None,
         body: bytes | Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        patience_s: float = 0.0,
     ) -> Answer:
         """
         Do one call.
 
         Args:
             body: A mapping goes as JSON, bytes as YAML.
+            patience_s: How much longer than usual the answer may take.
 
         Raises:
             Failure: when there was no answer, or one of 400 and above.
         """
-        connection, response = self._open(method, path, query or {}, body, headers or {}, TIMEOUT_S)
+        connection, response = self._open(method, path, query or {}, body, headers or {}, TIMEOUT_S + patience_s)
         with contextlib.closing(connection):
             try:
                 data = response.read()

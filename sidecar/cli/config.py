@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import RenderableType
@@ -23,6 +23,8 @@ app = typer.Typer(
     epilog="Examples: sidecar config apply new.yaml --reason 'raise the limit' --confirm-within 2m · "
     "sidecar config rollback · sidecar config diff 3 5",
 )
+
+REPLAY_S: Final = 120.0  # how long a replay may take
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file.")]
 Version = Annotated[int | None, typer.Argument(help="A version's number.", autocompletion=complete.versions)]
@@ -59,16 +61,26 @@ def validate(session: Session, file: FileArgument) -> None:
     session.done(Answer.local({"valid": True, "errors": []}), f"{file} is valid: {len(compiled.proxy.routes)} routes")
 
 
-@app.command(epilog="Example: sidecar config diff 3 5")
+@app.command(epilog="Examples: sidecar config diff 3 5 · sidecar config diff 3 5 --replay 24h")
 @command
-def diff(session: Session, a: Version = None, b: Version = None) -> None:
-    """Show what changed between two versions (default: the last change)."""
+def diff(
+    session: Session,
+    a: Version = None,
+    b: Version = None,
+    replay: Annotated[
+        str | None, typer.Option("--replay", help="Also replay the history of this time under both, as 24h.")
+    ] = None,
+) -> None:
+    """Show what changed between two versions (default: the last change), and what it would have done."""
 
-    def table(answer: Any, _: datetime) -> RenderableType:
-        return changes(answer["changes"], f"version {answer['from']} → {answer['to']}")
+    def table(answer: Any, now: datetime) -> Iterable[RenderableType]:
+        yield changes(answer["changes"], f"version {answer['from']} → {answer['to']}")
+        if "replay" in answer:
+            yield from replayed(answer["replay"], now)
 
-    query = {"from": a, "to": b}
-    session.show(lambda: session.client.call("GET", "/config/diff", query=query), table)
+    query = {"from": a, "to": b, "replay": replay}
+    patience_s = REPLAY_S if replay else 0.0
+    session.show(lambda: session.client.call("GET", "/config/diff", query=query, patience_s=patience_s), table)
 
 
 @app.command(epilog="Example: sidecar config apply new.yaml --reason 'raise the limit' --confirm-within 2m")
@@ -93,6 +105,29 @@ def apply(
     }
     answer = client.call("PUT", "/config", query=query, body=text.encode(), headers={"If-Match": etag})
     session.print(answer, applied)
+
+
+def replayed(found: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]:
+    """Say what two versions would have refused and raised on the same history."""
+    yield f"On {found['requests']:,} requests since {render.moment(found['since_time'], now)}:"
+    yield render.table(
+        "Refused",
+        ("ROUTE", "REQUESTS#", "BEFORE#", "AFTER#"),
+        ((r["route"], r["requests"], r["refused"]["from"], r["refused"]["to"]) for r in found["routes"]),
+        "No route had traffic.",
+    )
+    yield render.table(
+        "Incidents",
+        ("CHANGE", "SCOPE", "BEFORE", "AFTER", "TITLE"),
+        (
+            (
+                i["change"] + (f" by {render.seconds(abs(i['sooner_s']))}" if i["sooner_s"] else ""), i["scope"],
+                render.moment(i["from_time"], now), render.moment(i["to_time"], now), i["title"],
+            )
+            for i in found["incidents"]
+        ),
+        "Neither version would have raised an incident.",
+    )  # fmt: skip
 
 
 def applied(answer: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]:

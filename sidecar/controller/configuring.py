@@ -323,6 +323,15 @@ class Configuring:
                 "read it with `sidecar config show`, and apply your change to it",
             )
 
+    def compiled(self, row: PutVersion) -> Compiled:
+        """
+        Return a version as it would run here.
+
+        Raises:
+            ConfigRefused: 422 when it no longer loads.
+        """
+        return self._compiled(row.text, f"version {row.version}")
+
     def _compiled(self, text: str, name: str) -> Compiled:
         try:
             return self._source.compile(text, name)

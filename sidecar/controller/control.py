@@ -9,15 +9,16 @@ from functools import partial
 from typing import Any, Final
 
 from sidecar import __version__, clock
-from sidecar.config.diff import diff
 from sidecar.config.mask import mask
 from sidecar.config.policies import Token
 from sidecar.controller.commands import Command, Done, Rejected
+from sidecar.controller.comparing import Comparing
 from sidecar.controller.configuring import Configuring
 from sidecar.controller.effects import AppendEvent, PutVersion
 from sidecar.controller.journal import Journal
 from sidecar.controller.loop import Loop, moment
-from sidecar.controller.ports import ConfigRefused, Document, Page, Unavailable
+from sidecar.controller.ports import Document, Page, Unavailable
+from sidecar.controller.replaying import Replays
 from sidecar.controller.taping import Tapes
 from sidecar.incident.documents import without_kept
 from sidecar.incident.postmortem import postmortem
@@ -99,6 +100,7 @@ class Desk:
         self._events = events
         self._facts = facts
         self._started_at = clock.now()
+        self._comparing = Comparing(configuring, Replays(journal, loop.tapes.reel, lambda: moment().unix))
 
     def __repr__(self) -> str:
         return f"<Desk {self._loop}>"
@@ -267,21 +269,9 @@ class Desk:
             "time": rfc3339(row.unix), "state": row.state, "text": mask(row.text), "changes": list(row.changes),
         }  # fmt: skip
 
-    async def diff(self, older: int | None, newer: int | None) -> Document:
-        """Return what differs between two versions; by default between the active one and the one before it."""
-        new = self._known(newer if newer is not None else self._configuring.active.version)
-        before = next((row.version for row in self._configuring.versions() if row.version < new.version), None)
-        if older is None and before is None:
-            return {"from": None, "to": new.version, "changes": []}
-        old = self._known(older if older is not None else before or 0)
-        changes = [{"path": c.path, "old": c.old, "new": c.new} for c in diff(old.text, new.text)]
-        return {"from": old.version, "to": new.version, "changes": changes}
-
-    def _known(self, number: int) -> PutVersion:
-        row = self._configuring.version(number)
-        if row is None:
-            raise ConfigRefused(404, f"there is no version {number}", "`sidecar config history` lists all")
-        return row
+    async def diff(self, older: int | None, newer: int | None, replay_s: float | None) -> Document:
+        """Return what differs between two versions, and what that would have done on the history of *replay_s*."""
+        return await self._comparing.diff(older, newer, replay_s)
 
     # --- audit and events -------------------------------------------------------------------------------------
 

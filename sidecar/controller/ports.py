@@ -161,8 +161,14 @@ class Control(Protocol):
         """Return one version with its text (masked)."""
         ...
 
-    async def diff(self, older: int | None, newer: int | None) -> Document:
-        """Return {from, to, changes}; raise ConfigRefused (404) for an unknown version."""
+    async def diff(self, older: int | None, newer: int | None, replay_s: float | None) -> Document:
+        """
+        Return {from, to, changes}, and `replay` of the last *replay_s* when given.
+
+        Raises:
+            ConfigRefused: 404 for an unknown version.
+            Unavailable: when the replay was not finished.
+        """
         ...
 
     async def audit(self, limit: int, cursor: str | None) -> Page:

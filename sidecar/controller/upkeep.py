@@ -14,6 +14,7 @@ from sidecar.facts import Moment, RouteSecond
 from sidecar.measure import histogram
 
 MINUTE_S: Final = 60
+MOST_CLIENTS: Final = 8  # of a minute, each as [requests, failures, refused]
 
 
 class Upkeep:
@@ -67,6 +68,12 @@ def rollup(seconds: Sequence[RouteSecond]) -> dict[str, Any]:
     for second in seconds:
         refused.update(second.refused)
     latency = histogram.merge(*(second.latency for second in seconds))
+    clients: dict[str, list[int]] = {}
+    for second in seconds:
+        for key, client in second.clients.items():
+            row = clients.setdefault(key, [0, 0, 0])
+            row[:] = row[0] + client.requests + client.refused, row[1] + client.failures, row[2] + client.refused
+    heaviest = sorted(clients, key=lambda key: (-clients[key][0], key))[:MOST_CLIENTS]
     return {
         "arrivals": sum(second.arrivals for second in seconds),
         "successes": sum(second.successes for second in seconds),
@@ -76,4 +83,5 @@ def rollup(seconds: Sequence[RouteSecond]) -> dict[str, Any]:
         "trips": sum(second.trips for second in seconds),
         "refused": dict(refused),
         "latency": [[index, latency[index]] for index in sorted(latency)],
+        "clients": {key: clients[key] for key in heaviest},
     }

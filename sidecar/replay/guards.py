@@ -133,6 +133,7 @@ class Guards:
         self._shares: dict[tuple[str, str], Share] = {}
         self._directives: tuple[Directive, ...] = ()
         self._turn = 0
+        self._step_s = 1.0
 
     def __repr__(self) -> str:
         return f"<Guards {self._limits} {len(self._directives)} directives>"
@@ -143,9 +144,17 @@ class Guards:
         ids = {directive.id for directive in directives}
         self._shares = {key: share for key, share in self._shares.items() if key[0] in ids}
 
-    def take(self, lines: Mapping[str, Line], at: float) -> tuple[list[RouteSecond], list[TripEvent]]:
-        """Let one second of all routes pass; return it as detection sees it, and the breakers that tripped."""
+    def take(
+        self, lines: Mapping[str, Line], at: float, step_s: float = 1.0
+    ) -> tuple[list[RouteSecond], list[TripEvent]]:
+        """
+        Let one second of all routes pass, or a step of *step_s* seconds that ends at *at*.
+
+        Returns:
+            It as detection sees it, and the breakers that tripped.
+        """
         self._turn += 1
+        self._step_s = step_s
         crossings = []
         for route, line in lines.items():
             flight = self._flights.get(route)
@@ -232,10 +241,10 @@ class Guards:
         before = crossing.passing
         if limits.by_client and crossing.line.clients is not None:
             asked = {cohort.key: cohort.passing for cohort in crossing.cohorts if cohort.key}
-            for key, passing in limits.of_clients(asked, at).items():
+            for key, passing in limits.of_clients(asked, at, self._step_s).items():
                 next(c for c in crossing.cohorts if c.key == key).passing = passing
         if limits.shared is not None:
-            _shrink(crossing.cohorts, limits.shared.refill(at))
+            _shrink(crossing.cohorts, limits.shared.refill(at, self._step_s))
         _refuse(crossing, Reason.RATE_LIMITED, before - crossing.passing)
 
     def _limit_service(self, crossings: Sequence[Crossing], at: float) -> None:
@@ -243,7 +252,7 @@ class Guards:
         if service is not None:
             costs = [self._limits.route(crossing.line.route).cost for crossing in crossings]
             asked = sum(crossing.passing * cost for crossing, cost in zip(crossings, costs, strict=True))
-            left = service.refill(at)
+            left = service.refill(at, self._step_s)
             if asked > left:
                 for crossing in crossings:
                     before = crossing.passing
@@ -296,7 +305,7 @@ class Guards:
             return passed, 0
         before = len(reflex.trips)
         slow = min(self._slow_of(crossing.line), passed.good)
-        after = reflex.take(passed.good, passed.bad, passed.other, slow, at, trials=crossing.covered)
+        after = reflex.take(passed.good, passed.bad, passed.other, slow, at, self._step_s, trials=crossing.covered)
         turned = passed.total - after.total
         if turned:
             _refuse(crossing, Reason.BREAKER_OPEN, float(turned))

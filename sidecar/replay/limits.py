@@ -38,9 +38,9 @@ class Bucket:
     def __repr__(self) -> str:
         return f"<Bucket {self.left:.3g}/{self.burst:g}>"
 
-    def refill(self, now: float) -> float:
-        """Return what may pass in the second that ends at *now*; what went idle before it is capped at the burst."""
-        last_s = min(now - self._at, 1.0)
+    def refill(self, now: float, step_s: float) -> float:
+        """Return what may pass in the *step_s* that end at *now*; what went idle before them is capped at the burst."""
+        last_s = min(now - self._at, step_s)
         idle_s = now - self._at - last_s
         self.left = min(self.burst, self.left + idle_s * self.rate) + last_s * self.rate
         self._at = now
@@ -74,7 +74,7 @@ class RouteLimits:
         """Tell whether single clients are limited."""
         return self._per_client is not None
 
-    def of_clients(self, asked: Mapping[str, float], now: float) -> dict[str, float]:
+    def of_clients(self, asked: Mapping[str, float], now: float, step_s: float) -> dict[str, float]:
         """Return what each client's own bucket would pass of what it asked; nothing is charged yet."""
         policy, passing = self._per_client, dict(asked)
         if policy is None:
@@ -82,8 +82,8 @@ class RouteLimits:
         for key, requests in asked.items():
             bucket = self._clients.get(key)
             if bucket is None:
-                bucket = self._clients[key] = Bucket(policy, self.cost, now - 1.0)
-            passing[key] = min(requests, float(int(bucket.refill(now) + 1e-9)))
+                bucket = self._clients[key] = Bucket(policy, self.cost, now - step_s)
+            passing[key] = min(requests, float(int(bucket.refill(now, step_s) + 1e-9)))
         return passing
 
     def charge(self, passed: Mapping[str, float], total: float) -> None:

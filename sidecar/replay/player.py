@@ -119,7 +119,7 @@ class Player:
         """Play one second and return what happened in it."""
         engine, guards = self._ready(second)
         now = Moment(second.t, second.t)
-        rows, trips = guards.take(second.lines, now.at)
+        rows, trips = guards.take(second.lines, now.at, second.step_s)
         for row in rows:
             self.tolls.setdefault(row.route, Toll()).add(row)
         effects = [effect for trip in trips for effect in engine.observe(0, _frame(trip), now)]

@@ -62,18 +62,20 @@ class Reflex:
         """Tell whether it refuses everything now."""
         return self._breaker.state is BreakerState.OPEN
 
-    def take(self, good: int, bad: int, other: int, slow: int, at: float, *, trials: bool) -> Passed:
+    def take(
+        self, good: int, bad: int, other: int, slow: int, at: float, step_s: float = 1.0, *, trials: bool
+    ) -> Passed:
         """
         Let one second's requests pass, or not.
 
         Args:
             good, bad, other: How they would end: success, failure, or saying nothing.
             slow: Of the good ones, those slower than the policy's `slow`.
-            at: The end of the second.
+            at: The end of the second. `step_s`: how long it was.
             trials: They are an isolation's trials: never refused here, and this breaker's probes.
         """
         breaker = self._breaker
-        breaker.tick(at - 1.0)
+        breaker.tick(at - step_s)
         if breaker.state is BreakerState.CLOSED and breaker.free and not self._may_trip(good, bad, slow):
             ring = breaker.ring
             ring.judged += good + bad
@@ -83,7 +85,7 @@ class Reflex:
             breaker.consecutive = 0 if good else breaker.consecutive + bad
             passed = Passed(good, bad, other)
         else:
-            passed = self._one_by_one(good, bad, other, slow, at, trials=trials)
+            passed = self._one_by_one(good, bad, other, slow, at, step_s, trials=trials)
         breaker.tick(at)
         return passed
 
@@ -96,12 +98,14 @@ class Reflex:
             return True
         return bool(slow) and judged >= policy.min_requests and ring.slow + slow >= policy.slow_ratio * judged
 
-    def _one_by_one(self, good: int, bad: int, other: int, slow: int, at: float, *, trials: bool) -> Passed:
+    def _one_by_one(
+        self, good: int, bad: int, other: int, slow: int, at: float, step_s: float = 1.0, *, trials: bool
+    ) -> Passed:
         breaker, total = self._breaker, good + bad + other
         counts = {Outcome.SUCCESS: 0, Outcome.FAILURE: 0, Outcome.IGNORED: 0}
         slow_left = slow
         for j in range(total):
-            now = at - 1.0 + (j + 0.5) / total
+            now = at - step_s + step_s * (j + 0.5) / total
             request = _Request()
             if trials:
                 breaker.admit_trial(request, now)

@@ -33,10 +33,18 @@ REMEMBERED_S: Final = 900  # seconds of arrivals in which those in flight are lo
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """All lines of one second; `lines` is empty for an idle one that the tape left out."""
+    """
+    All lines of one second, or of one step of several seconds.
+
+    Attributes:
+        t: Its end.
+        lines: By route; empty for an idle second that the tape left out.
+        step_s: How long it was.
+    """
 
     t: float
     lines: Mapping[str, Line]
+    step_s: float = 1.0
 
 
 def seconds(lines: Iterable[Line]) -> Iterator[Second]:

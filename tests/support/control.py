@@ -164,7 +164,7 @@ class MemoryControl:
     async def version(self, number: int) -> Document | None:
         return {6: d.OLDER, 7: d.VERSION}.get(number)
 
-    async def diff(self, older: int | None, newer: int | None) -> Document:
+    async def diff(self, older: int | None, newer: int | None, replay_s: float | None) -> Document:
         for number in (older, newer):
             if number is not None and number > self.version_now:
                 raise ConfigRefused(404, f"there is no version {number}", "see config history")
