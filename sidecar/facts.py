@@ -247,6 +247,7 @@ class Signal:
         unit: `ratio`, `s` or `per_s`.
         material: The effect is large enough for automation to act on.
         severe: Enough to act on without a second signal.
+        fading: Its cause is gone as far as is known; it stands only until it has been quiet for long enough.
     """
 
     detector: Detector
@@ -260,6 +261,7 @@ class Signal:
     unit: str = "ratio"
     material: bool = False
     severe: bool = False
+    fading: bool = False
 
 
 class BreakerState(StrEnum):
@@ -293,6 +295,51 @@ class RouteGauges:
     concurrency_limit: int | None = None
     passed: Mapping[str, int] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """
+    One request as the access log and the tap tell it: no query, no body, no field's value, no secret.
+
+    Attributes:
+        unix: Its end, as Unix seconds.
+        route, client: The route's name and the client's key (a header's value only as its HMAC).
+        method, path, minor: As sent: the path without its query, and HTTP/1.x; empty when it was no request.
+        template: The path with its ids replaced.
+        status: What the client got; 499 when it left before.
+        reason, flag: Why it ended without the upstream's own answer, and Envoy's flag for that; empty otherwise.
+        guard_s: From the whole head to the moment that a connection had it, or to the refusal: the guards, a wait for a token.
+        upstream_s: Last request byte sent to first response byte, or the age at a failure; None when it was not sent.
+        total_s: From the whole head to the end.
+        bytes_in, bytes_out: Of the bodies, without head and framing.
+        decision: What `sidecar explain` takes; empty when nothing refused it.
+        trace: The trace id that went up.
+        endpoint: Where it was sent last; empty when to nobody.
+        retries: How often it was sent again.
+        fields: The names of its fields.
+    """
+
+    unix: float
+    route: str
+    client: str
+    method: str
+    path: str
+    minor: int
+    template: str
+    status: int
+    reason: str
+    flag: str
+    guard_s: float
+    upstream_s: float | None
+    total_s: float
+    bytes_in: int
+    bytes_out: int
+    decision: str = ""
+    trace: str = ""
+    endpoint: str = ""
+    retries: int = 0
+    fields: tuple[str, ...] = ()
 
 
 OVERFLOW: Final = "_other"  # the label and key of everything beyond a bounded table

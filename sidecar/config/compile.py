@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 
 from sidecar.config.policies import (
+    AccessLogPolicy,
     AdminPolicy,
     Compiled,
     DownstreamPolicy,
@@ -66,6 +67,7 @@ def compile_config(config: Config) -> Compiled:
         drain=DrainPolicy(config.drain.delay, config.drain.grace),
         receivers=tuple(_receiver(config)),
         store=StorePolicy(config.store.retention),
+        access_log=AccessLogPolicy(config.access_log.format, config.access_log.sample),
     )
 
 
@@ -81,7 +83,9 @@ def cores() -> int:
 
 def _static(config: Config) -> StaticConfig:
     workers = config.workers or cores()
-    return StaticConfig(config.listen, config.observe, config.admin.listen, workers, config.state)
+    return StaticConfig(
+        config.listen, config.observe, config.admin.listen, workers, config.state, config.access_log.path
+    )
 
 
 def _proxy(config: Config, rules: tuple[RouteRule, ...]) -> ProxyPolicy:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from sidecar.config import units
 from sidecar.config.kinds import Kind, choice, text_schema
-from sidecar.config.policies import Address, Endpoint, Explain
+from sidecar.config.policies import Address, Endpoint, Explain, LogFormat
 from sidecar.config.units import UnitError, shown
 from sidecar.decide.policies import LadderStep, Response, RollbackMode
 from sidecar.detect.policies import Sensitivity
@@ -389,4 +389,5 @@ LadderWord = Annotated[LadderStep, choice(LadderStep)]
 RollbackWord = Annotated[RollbackMode, choice(RollbackMode)]
 RoleWord = Annotated[Role, choice(Role)]
 ReceiverWord = Annotated[ReceiverType, choice(ReceiverType)]
+LogFormatWord = Annotated[LogFormat, choice(LogFormat)]
 ExplainWord = Annotated[ExplainLevel, choice(ExplainLevel)]

@@ -96,6 +96,7 @@ def static_changes(old: Compiled, new: Compiled, *, text: str = "", name: str = 
         (("admin", "listen"), old.static.admin, new.static.admin),
         (("workers",), old.static.workers, new.static.workers),
         (("state",), old.static.state, new.static.state),
+        (("access_log", "path"), old.static.access_log, new.static.access_log),
     )
     tree = parse(text, name)
     hint = "write it to the file and send SIGHUP to the sidecar, or take this change out"

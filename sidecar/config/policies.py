@@ -7,6 +7,7 @@ This file is pure, so that pure stages of the data plane (`proxy/route.py`) may 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from sidecar.decide.policies import RespondPolicy
 from sidecar.detect.policies import DetectPolicy
@@ -37,6 +38,7 @@ class StaticConfig:
     admin: Address = Address("127.0.0.1", 9901)
     workers: int = 1
     state: str = "var/"
+    access_log: str = "stdout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,66 @@ class AdminPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address of the API behind, as given: `http://HOST:PORT`."""
+    """
+    One address of the API behind: a host and a port, or a Unix socket's path (then `host` is empty and `port` 0).
+
+    Attributes:
+        weight: Its part of the requests, against the others' weights.
+    """
 
     host: str
     port: int
+    path: str = ""
+    weight: int = 1
 
     def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def place(self) -> tuple[str, int, str]:
+        """Return what tells it from others: where it is, not how much it gets."""
+        return self.host, self.port, self.path
+
+
+@dataclass(frozen=True, slots=True)
+class EjectionPolicy:
+    """
+    When one of several endpoints must rest for what its requests came to; see `proxy/standing.py`.
+
+    Attributes:
+        consecutive: Failures in a row; 0 switches the rule off.
+        error_ratio, min_requests, window_s: Or this ratio of failures, of at least so many requests in the window.
+        base_s, max_s: The n-th ejection takes n times `base_s`, at most `max_s`.
+        max_ratio: Of all endpoints at most this part is ejected at a time; one may always be, the last one never.
+    """
+
+    mode: Mode = Mode.ENFORCE
+    consecutive: int = 5
+    error_ratio: float = 0.5
+    min_requests: int = 20
+    window_s: float = 10.0
+    base_s: float = 30.0
+    max_s: float = 300.0
+    max_ratio: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPolicy:
+    """
+    How the controller asks each endpoint whether it is well; see `controller/probing.py`.
+
+    Attributes:
+        path: What is asked for; a status below 400 is well.
+        unhealthy, healthy: Answers in a row that change its state.
+    """
+
+    path: str
+    interval_s: float = 5.0
+    timeout_s: float = 1.0
+    unhealthy: int = 3
+    healthy: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +149,10 @@ class UpstreamPolicy:
         idle_timeout_s: Without any body byte in either direction.
         pool: Idle connections kept for each endpoint and worker.
         retries: Which requests are sent again.
+        ejection: When one of several endpoints must rest.
+        health: How endpoints are asked whether they are well; None for not at all.
+        slow_start_s: How long an endpoint that came back takes less than its weight.
+        resolve_s: A name's addresses are looked up again after this.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -102,6 +161,10 @@ class UpstreamPolicy:
     idle_timeout_s: float = 60.0
     pool: int = 256
     retries: RetryPolicy = RetryPolicy()
+    ejection: EjectionPolicy = EjectionPolicy()
+    health: HealthPolicy | None = None
+    slow_start_s: float = 10.0
+    resolve_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +259,28 @@ class ProxyPolicy:
     tracing: bool = True
 
 
+class LogFormat(StrEnum):
+    """How a request looks in the access log."""
+
+    JSON = "json"
+    COMMON = "common"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLogPolicy:
+    """
+    Which requests the access log has: all that failed or were refused, and a part of the others.
+
+    Attributes:
+        format: How a line looks; `off` writes none.
+        sample_ratio: Of the successes, spread evenly: 1 % is every 100th.
+    """
+
+    format: LogFormat = LogFormat.JSON
+    sample_ratio: float = 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class ReceiverPolicy:
     """
@@ -243,3 +328,4 @@ class Compiled:
     drain: DrainPolicy
     receivers: tuple[ReceiverPolicy, ...] = ()
     store: StorePolicy = field(default_factory=StorePolicy)
+    access_log: AccessLogPolicy = AccessLogPolicy()

@@ -23,6 +23,7 @@ from sidecar.config.fields import (
     GlobalMode,
     LadderWord,
     ListenAddress,
+    LogFormatWord,
     Name,
     Network,
     Ramp,
@@ -41,6 +42,7 @@ from sidecar.config.fields import (
 )
 from sidecar.config.kinds import Fault, count
 from sidecar.config.policies import (
+    AccessLogPolicy,
     Address,
     DownstreamPolicy,
     DrainPolicy,
@@ -54,7 +56,7 @@ from sidecar.decide.policies import RespondPolicy
 from sidecar.detect.policies import DetectPolicy
 from sidecar.facts import Mode
 
-STATIC_KEYS: Final = ("listen", "observe", "admin.listen", "workers", "state")
+STATIC_KEYS: Final = ("listen", "observe", "admin.listen", "workers", "state", "access_log.path")
 """What holds from start or SIGHUP on; `admin` as a whole comes from the file only."""
 
 _STATIC: Final = StaticConfig()
@@ -62,6 +64,7 @@ _DOWNSTREAM: Final = DownstreamPolicy()
 _DETECT: Final = DetectPolicy()
 _RESPOND: Final = RespondPolicy()
 _DRAIN: Final = DrainPolicy()
+_ACCESS_LOG: Final = AccessLogPolicy()
 
 
 def is_loopback(address: Address) -> bool:
@@ -219,6 +222,16 @@ class DrainSection(Section):
     grace: DurationOrZero = Field(default=_DRAIN.grace_s, description="Then requests in flight have this long to end.")
 
 
+class AccessLogSection(Section):
+    """A line for each request that failed or was refused, and for some of the others."""
+
+    format: LogFormatWord = Field(default=_ACCESS_LOG.format, description="json, common (NCSA), or off.")
+    sample: Ratio = Field(
+        default=_ACCESS_LOG.sample_ratio, description="Part of the successes, every k-th; the rest is always there."
+    )
+    path: FilePath = Field(default=_STATIC.access_log, description="stdout, stderr or a file; opened again on SIGHUP.")
+
+
 class StoreSection(Section):
     """How long history is kept."""
 
@@ -283,4 +296,5 @@ class Config(Section):
     config: ConfigSection = Field(default=ConfigSection(), description="What a config change is answerable for.")
     drain: DrainSection = Field(default=DrainSection(), description="How a process leaves.")
     notify: list[NotifySection] = Field(default=[], description="Who is told.")
+    access_log: AccessLogSection = Field(default=AccessLogSection(), description="What is written of single requests.")
     store: StoreSection = Field(default=StoreSection(), description="How long history is kept.")

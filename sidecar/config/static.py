@@ -62,6 +62,7 @@ def resolve(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, s
         "admin": str(static.admin),
         "workers": static.workers,
         "state": static.state,
+        "access_log": static.access_log,
         "config_file": str(file) if file is not None else None,
         "file_hash": text_hash(text),
         "drain": {"delay_s": drain.delay_s, "grace_s": drain.grace_s},

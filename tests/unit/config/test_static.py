@@ -37,6 +37,7 @@ def test_it_prints_one_line_of_json(tmp_path: Path) -> None:
         "admin": "127.0.0.1:9901",
         "workers": 3,
         "state": "/tmp/x",
+        "access_log": "stdout",
         "config_file": "a.yaml",
         "file_hash": text_hash("observe: unix:/run/o.sock\ndrain: {delay: 1s}\n"),
         "drain": {"delay_s": 1.0, "grace_s": 30.0},

@@ -1,0 +1,79 @@
+"""
+One request as one line of the access log: `json`, for machines, or `common`, the NCSA format that every tool reads.
+
+Lines are ASCII and hold no control character, whatever a client sent, and stay below `MAX_LINE_BYTES`, which a pipe
+takes in one piece (POSIX: PIPE_BUF): several workers write to one pipe without tearing each other's lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from sidecar.facts import RequestFacts
+
+MAX_LINE_BYTES: Final = 4096
+MAX_PATH: Final = 1024  # characters; in JSON one may take two bytes
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MICROS: Final = 6
+
+Form = Callable[[RequestFacts], bytes]
+
+
+def json_line(facts: RequestFacts) -> bytes:
+    """Return *facts* as one JSON object: empty values are left out, durations are seconds."""
+    row: dict[str, object] = {
+        "time": _rfc3339(facts.unix),
+        "event": "request",
+        "client": facts.client,
+        "method": facts.method,
+        "path": _bounded(facts.path),
+        "path_template": _bounded(facts.template),
+        "route": facts.route,
+        "status": facts.status,
+        "reason": facts.reason,
+        "flags": facts.flag,
+        "guard_s": round(facts.guard_s, _MICROS),
+        "upstream_s": None if facts.upstream_s is None else round(facts.upstream_s, _MICROS),
+        "duration_s": round(facts.total_s, _MICROS),
+        "bytes_in": facts.bytes_in,
+        "bytes_out": facts.bytes_out,
+        "decision": facts.decision,
+        "trace": facts.trace,
+        "endpoint": facts.endpoint,
+        "retried": facts.retries,
+    }
+    kept = {name: value for name, value in row.items() if value not in ("", None)}
+    return json.dumps(kept, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def common_line(facts: RequestFacts) -> bytes:
+    """Return *facts* in the Common Log Format: client, time, request line, status and bytes of the answer's body."""
+    request = f"{facts.method} {_quoted(facts.path)} HTTP/1.{facts.minor}" if facts.method else "-"
+    at = datetime.fromtimestamp(facts.unix, UTC)
+    stamp = f"{at.day:02}/{_MONTHS[at.month - 1]}/{at.year}:{at:%H:%M:%S} +0000"
+    return f'{facts.client} - - [{stamp}] "{request}" {facts.status} {facts.bytes_out or "-"}\n'.encode("ascii")
+
+
+FORMS: Final[Mapping[str, Form]] = {"json": json_line, "common": common_line}
+"""By the words of `access_log.format`; `off` has none."""
+
+
+def _rfc3339(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= MAX_PATH else f"{text[:MAX_PATH]}..."
+
+
+def _quoted(text: str) -> str:
+    r"""Escape as Apache does: quotes and backslashes by a backslash, all that is not printable ASCII as `\xhh`."""
+    safe = [c if " " <= c <= "~" and c not in '"\\' else f"\\{c}" if c in '"\\' else _hex(c) for c in _bounded(text)]
+    return "".join(safe)
+
+
+def _hex(letter: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "replace"))
