@@ -54,6 +54,10 @@ def script(root: str, config: Path, words: Sequence[str], environ: str) -> str:
     return f"""
 set -eu
 mount -t tmpfs -o mode=0755 none {root}
+for path in /var/lib/sidecar /tmp; do
+    mkdir -p {root}"$path"
+    mount -t tmpfs -o mode=2777,gid={USER} none {root}"$path"
+done
 for path in {" ".join(map(shlex.quote, shown()))}; do
     mkdir -p {root}"$path"
     mount --bind "$path" {root}"$path"
@@ -62,12 +66,10 @@ done
 for link in /bin /sbin /lib /lib64; do
     if [ -L "$link" ]; then cp -P "$link" {root}"$link"; fi
 done
-mkdir -p {root}/etc/sidecar {root}/var/lib/sidecar {root}/tmp {root}/proc {root}/dev
+mkdir -p {root}/etc/sidecar {root}/proc {root}/dev
 cp /etc/ld.so.cache {root}/etc/
 mount --bind {shlex.quote(str(config))} {root}/etc/sidecar
 mount -o remount,bind,ro {root}/etc/sidecar
-mount -t tmpfs -o mode=2777,gid={USER} none {root}/var/lib/sidecar
-mount -t tmpfs -o mode=2777,gid={USER} none {root}/tmp
 mount -t proc none {root}/proc
 for device in null zero urandom; do
     touch {root}/dev/"$device"
