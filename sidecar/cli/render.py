@@ -115,10 +115,12 @@ def moment(text: str | None, now: datetime) -> str:
 
 
 def measured(signal: Mapping[str, Any]) -> str:
-    """Return a signal's value beside its baseline and sample: `100% (normally 0.1%), 34 requests`."""
+    """Return a signal's value, its worst, its baseline and its sample: `2% now, 100% at worst (normally 0.1%), 34 requests`."""
     unit = signal.get("unit", "ratio")
-    value, baseline = signal.get("value"), signal.get("baseline")
-    return f"{_in(unit, value)} (normally {_in(unit, baseline)}), {signal.get('sample')} requests"
+    value, baseline = _in(unit, signal.get("value")), _in(unit, signal.get("baseline"))
+    worst = _in(unit, signal.get("worst", signal.get("value")))
+    present = value if worst == value else f"{value} now, {worst} at worst"
+    return f"{present} (normally {baseline}), {signal.get('sample')} requests"
 
 
 def _in(unit: str, value: float | None) -> str:

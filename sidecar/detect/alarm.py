@@ -2,17 +2,19 @@
 When a score becomes an alarm, and when the alarm ends: one small machine that every detector holds.
 
 Theory
-    One level for both would chatter. So an alarm begins at h and ends only when its score stayed below 0.2·h for
-    `clear_after_s`. In between the thing is known to be abnormal and nothing may be learnt from it.
+    One level for both would chatter. So an alarm begins at h and ends only when its score stayed below 0.2·h, or its
+    effect below what is worth speaking of, for `clear_after_s`. In between the thing is known to be abnormal and nothing
+    may be learnt from it. The second way out matters as much as the first: a score that was raised by a large effect may
+    be held up for ever by a small one that would never have raised it.
 
-Tables (`q`: the claim qualifies, that is, it is repeated and large enough to speak of)
+Tables (`q`: the claim qualifies: it is repeated and large enough to speak of; once it stands: it still is)
 
     from                 when                                   to
     normal               score ≥ h/2 and q                      suspect
     normal, suspect      score ≥ h and q                        alarm
     suspect              score < h/4, or no longer q            normal
-    alarm                score < 0.2·h                          recovering
-    recovering           score ≥ 0.2·h                          alarm
+    alarm                score < 0.2·h, or no longer q          recovering
+    recovering           score ≥ 0.2·h and q                    alarm
     recovering           `clear_after_s` later                  normal    (cleared: the score starts anew)
     alarm, recovering    no request judged for `idle_s`         normal    (cleared)
 
@@ -71,6 +73,11 @@ class Alarm:
         return f"<Alarm {self.state} since {self.since_at}>"
 
     @property
+    def fading(self) -> bool:
+        """Tell whether it only waits for its end."""
+        return self.state is State.RECOVERING
+
+    @property
     def stands(self) -> bool:
         """Tell whether the alarm is not closed yet."""
         return self.state in (State.ALARM, State.RECOVERING)
@@ -86,7 +93,7 @@ class Alarm:
             threshold: h.
             now: Monotonic seconds.
             clear_after_s: How long the score must stay low.
-            qualifies: The claim is repeated and large enough to speak of.
+            qualifies: The claim is repeated and large enough to speak of; while it stands: the effect still is.
             judged: Something was measured in this second.
 
         Returns:
@@ -95,7 +102,7 @@ class Alarm:
         if judged or self._judged_at is None:
             self._judged_at = now
         if self.stands:
-            return self._step_alarm(score, threshold, now, clear_after_s)
+            return self._step_alarm(now, clear_after_s, loud=qualifies and score >= CLEAR_ALARM * threshold)
         if score >= threshold and qualifies:
             self.state, self.fired_at, self._low_at = State.ALARM, now, None
             return True
@@ -105,12 +112,12 @@ class Alarm:
             self.state = State.SUSPECT
         return False
 
-    def _step_alarm(self, score: float, threshold: float, now: float, clear_after_s: float) -> bool:
+    def _step_alarm(self, now: float, clear_after_s: float, *, loud: bool) -> bool:
         idle_s = now - (self._judged_at if self._judged_at is not None else now)
         if idle_s >= max(IDLE_S, 10 * clear_after_s):
             self.close()
             return True
-        if score >= CLEAR_ALARM * threshold:
+        if loud:
             self.state, self._low_at = State.ALARM, None
             return False
         if self._low_at is None or self._low_at > now:

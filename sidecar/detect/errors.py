@@ -10,7 +10,8 @@ Theory
 Tables
     baseline        tested against                     alternatives
     cold            Beta(0.5, 99.5)                    only those of at least 50 %
-    young           p0 of the baseline                 all five; the claim asks for at least 3 % and twice p̂ since the onset
+    young           p0 of the baseline                 all five; the claim asks for at least 3 % and twice p̂ since the
+                                                       onset, and stands while the last 30 s show 0.8 of that
     grown           p0 of the baseline                 all five
 
     effect          measured over                      means
@@ -48,6 +49,7 @@ SEVERE_RATIO: Final = 0.5
 SEVERE_REQUESTS: Final = 20
 LEAST_HORIZON: Final = 50.0  # requests over which an alarm's score fades, at least
 YOUNG_RATIO, YOUNG_FACTOR = 0.03, 2.0
+CLEAR_EFFECT: Final = 0.8  # an alarm whose effect fell below this part of what it takes to raise one fades
 REBASELINE_S: Final = 86_400.0
 PRIOR_TESTED_RATIO: Final = sigmoid(logit(PRIOR_BAD / PRIOR_REQUESTS) + MARGIN)
 
@@ -104,6 +106,11 @@ class ErrorDetector:
         """Return the test's statistic."""
         return self._mixture.top
 
+    @property
+    def onset_at(self) -> float | None:
+        """Return when the statistic last left zero; None while it is zero."""
+        return self._mixture.onset()[0] if self._mixture.top else None
+
     def observe(self, requests: float, bad: float, at: float, elapsed_s: float, *, frozen: bool = False) -> None:
         """
         Take one second.
@@ -133,8 +140,8 @@ class ErrorDetector:
         alarm, mixture = self.alarm, self._mixture
         if alarm.state is State.NORMAL and mixture.top < 0.5 * self.threshold:
             return
-        qualifies = alarm.stands or (mixture.repeated() and self._speaks())
         stood = alarm.stands
+        qualifies = self._still() if stood else mixture.repeated() and self._speaks()
         turned = alarm.step(
             mixture.top, self.threshold, at, self._policy.clear_after_s, qualifies=qualifies, judged=requests > 0
         )
@@ -151,6 +158,14 @@ class ErrorDetector:
             return True
         _, since = self._mixture.onset()
         return since.bad >= max(YOUNG_RATIO, YOUNG_FACTOR * self.baseline.ratio) * since.requests
+
+    def _still(self) -> bool:
+        """Tell whether the effect is still large enough to stand; too few requests prove nothing."""
+        if not self.baseline.young:
+            return True
+        requests, bad = self._recent.since(self._at - RECENT_S)
+        least = CLEAR_EFFECT * max(YOUNG_RATIO, YOUNG_FACTOR * self.baseline.ratio)
+        return requests < self._policy.min_requests or bad >= least * requests
 
     def _began(self) -> None:
         onset_at, since = self._mixture.onset()
@@ -236,6 +251,7 @@ class ErrorDetector:
             since_at=alarm.since_at,
             material=material,
             severe=severe,
+            fading=alarm.fading,
         )
 
     def snapshot(self) -> Document:

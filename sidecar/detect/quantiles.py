@@ -10,10 +10,14 @@ Theory
 
     `Fading` is the present: the last seconds by e^(−age/τ).
 
+    `Jitter` is the largest excess of p95 that a calm route has shown, halved every 6 h: it is sampled every 10 s (the
+    present's own memory), and the largest of six samples counts once their minute has ended in calm.
+
 What can go wrong
     The histogram is kept in blocks of 200 s while it waits: three of them are all that 16 KiB a route allow. φ is of
     blocks of 60 s and 600 s as everywhere, and these skip the quarantine: a block that belongs to an undetected
-    incident can raise φ, but is cut at 30 times its variance.
+    incident can raise φ, but is cut at 30 times its variance. A slow rise teaches the jitter too, minute by minute:
+    whoever asks caps it.
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ LEVEL_DRIFT_PER_H: Final = 0.05
 HISTOGRAM_BLOCKS: Final = 3
 MINUTE_S: Final = 60.0
 GROWN_REQUESTS: Final = 10_000.0
+SAMPLE_S: Final = 10.0
+JITTER_HALF_LIFE_S: Final = 6 * 3600.0
 
 
 def quantile_s(counts: array[float], q: float) -> float:
@@ -284,3 +290,41 @@ class Fading:
         """Put a snapshot back."""
         revive(self, row, 0.0)
         self.counts = array("f", row["counts"])
+
+
+class Jitter:
+    """
+    How far above its normal p95 a calm route goes.
+
+    Attributes:
+        excess_s: The largest excess, faded.
+    """
+
+    __slots__ = ("_fed_s", "_samples", "_top_s", "excess_s")
+    KEPT: ClassVar[Names] = ("_fed_s", "_samples", "_top_s", "excess_s")
+    TIMES: ClassVar[Names] = ()
+
+    def __init__(self) -> None:
+        self.excess_s = self._top_s = self._fed_s = 0.0
+        self._samples = 0
+
+    def __repr__(self) -> str:
+        return f"<Jitter {self.excess_s * 1000:.1f} ms>"
+
+    def due(self, elapsed_s: float) -> bool:
+        """Let a calm second pass; return whether a sample is to be added now."""
+        self._fed_s += elapsed_s
+        return self._fed_s >= SAMPLE_S
+
+    def add(self, excess_s: float) -> None:
+        """Add one sample; the sixth ends the minute."""
+        self._fed_s = 0.0
+        self._samples += 1
+        self._top_s = max(self._top_s, excess_s)
+        if self._samples >= MINUTE_S / SAMPLE_S:
+            self.excess_s = max(self.excess_s * 0.5 ** (MINUTE_S / JITTER_HALF_LIFE_S), self._top_s)
+            self.drop()
+
+    def drop(self) -> None:
+        """Forget the minute that has not ended: it was not calm."""
+        self._top_s, self._fed_s, self._samples = 0.0, 0.0, 0

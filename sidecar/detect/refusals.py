@@ -13,8 +13,8 @@ Tables
     10 min later without a claim             –                                 rests until the next version
     applied before 5 s were seen (start)     none: nothing to compare with     rests
 
-    The claim asks for three refusals in two seconds and a share of at least 5 % and twice the reference. It is never
-    material nor severe. Its onset is never before the version.
+    The claim asks for three refusals in two seconds and a share of at least 5 % and twice the reference, and fades below
+    0.8 of that. It is never material nor severe. Its onset is never before the version.
 
 What can go wrong
     A client that goes wild in those 10 min looks the same; the incident shows its share by client. With less than a
@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Final
 from sidecar.detect.alarm import Alarm, State
 from sidecar.detect.baseline import FLOOR_RATIO, PRIOR_BAD, PRIOR_REQUESTS, logit, margin, sigmoid
 from sidecar.detect.cusum import Mixture, threshold
-from sidecar.detect.errors import LEAST_HORIZON, TESTS, cap
+from sidecar.detect.errors import CLEAR_EFFECT, LEAST_HORIZON, TESTS, cap
 from sidecar.detect.keep import Document, Names, keep, revive
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.series import RECENT_S, Recent
@@ -144,7 +144,8 @@ class RefusalsDetector:
             mixture.forget(arrivals, self._horizon)
         elif not stood and not mixture.top and alarm.state is State.NORMAL:
             return
-        qualifies = stood or (mixture.repeated() and self._share() >= max(LEAST_SHARE, LEAST_FACTOR * self.reference))
+        least = max(LEAST_SHARE, LEAST_FACTOR * self.reference)
+        qualifies = self._share() >= CLEAR_EFFECT * least if stood else mixture.repeated() and self._share() >= least
         turned = alarm.step(
             mixture.top, self.threshold, at, self._policy.clear_after_s, qualifies=qualifies, judged=arrivals > 0
         )
@@ -188,6 +189,7 @@ class RefusalsDetector:
             score=self.score,
             threshold=self.threshold,
             since_at=alarm.since_at,
+            fading=alarm.fading,
         )
 
     def snapshot(self) -> Document:

@@ -15,9 +15,10 @@ Theory
     Silence has a second, simpler test: no arrival for 16·φ/λ seconds, at least 5.
 
 Tables
-    claim      from                                asks besides for
-    surge      r = 2, 4                            10 s since the onset; twice the forecast and 2/s now
-    silence    r = 0, 0.3, 0.5, or no arrival      10 s since the onset, or 5 s without any arrival
+    claim      from                                asks besides for                                   fades besides when
+    surge      r = 2, 4                            10 s since the onset; twice the forecast and 2/s   below 0.8 of that
+    silence    r = 0, 0.3, 0.5, or no arrival      10 s since the onset at 0.6 of the forecast, or    above 0.6 / 0.8 of it
+                                                   5 s without any arrival
 
     The forecast is cold until ten warm-ups were seen, with 300 arrivals in them.
 
@@ -36,7 +37,7 @@ from typing import Any, ClassVar, Final
 from sidecar.detect.alarm import TRIGGER_SUSPECT, Alarm, State
 from sidecar.detect.baseline import DEVIATIONS, Dispersion, Quarantine, warmup_scale
 from sidecar.detect.cusum import Mixture, threshold
-from sidecar.detect.errors import REBASELINE_S, TESTS, cap
+from sidecar.detect.errors import CLEAR_EFFECT, REBASELINE_S, TESTS, cap
 from sidecar.detect.keep import Document, Names, keep, revive
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.series import RECENT_S, Recent
@@ -51,6 +52,8 @@ HIGHER: Final = (2.0, 4.0)
 QUIET_PERIODS: Final = 16.0
 LEAST_QUIET_S: Final = 5.0
 LEAST_SHIFT_S: Final = 10.0
+LEAST_FACTOR: Final = 2.0  # of the forecast: a surge
+MOST_LEFT_RATIO: Final = 0.6  # of the forecast: a silence
 LEAST_SURGE_PER_S: Final = 1.0
 LEAST_SILENCE_PER_S: Final = 1 / 60
 _CHANCES_PER_S: Final = 1e6  # turns a count into a binomial of tiny probability, whose variance is its mean
@@ -241,7 +244,7 @@ class TrafficDetector:
 
     def _step(self, alarm: Alarm, mixture: Mixture, score: float, at: float) -> None:
         stood = alarm.stands
-        qualifies = stood or self._qualifies(mixture)
+        qualifies = self._still(mixture) if stood else self._qualifies(mixture)
         turned = alarm.step(score, self.threshold, at, self._policy.clear_after_s, qualifies=qualifies, judged=True)
         if turned and stood:
             mixture.reset()
@@ -263,8 +266,16 @@ class TrafficDetector:
         lasted = self._at - onset_at >= LEAST_SHIFT_S
         if mixture is self._lower:
             quiet = self._at - self._quiet_since >= LEAST_QUIET_S
-            return rate >= LEAST_SILENCE_PER_S and (lasted or quiet)
-        return lasted and self._rate(onset_at) >= 2 * max(rate, LEAST_SURGE_PER_S)
+            fell = lasted and self._rate(onset_at) <= MOST_LEFT_RATIO * rate
+            return rate >= LEAST_SILENCE_PER_S and (fell or quiet)
+        return lasted and self._rate(onset_at) >= LEAST_FACTOR * max(rate, LEAST_SURGE_PER_S)
+
+    def _still(self, mixture: Mixture) -> bool:
+        """Tell whether the arrivals of the last 30 s are still far enough from the forecast for a claim to stand."""
+        rate, now = self.forecast.rate_per_s, self._rate(self._at - RECENT_S)
+        if mixture is self._lower:
+            return now <= MOST_LEFT_RATIO / CLEAR_EFFECT * rate
+        return now >= CLEAR_EFFECT * LEAST_FACTOR * max(rate, LEAST_SURGE_PER_S)
 
     def _silence_score(self) -> float:
         rate = self.forecast.rate_per_s
@@ -321,6 +332,7 @@ class TrafficDetector:
                 threshold=self.threshold,
                 since_at=alarm.since_at,
                 unit="per_s",
+                fading=alarm.fading,
             )
             for detector, alarm in ((Detector.SURGE, self.surge), (Detector.SILENCE, self.silence))
             if alarm.stands and alarm.since_at is not None

@@ -4,7 +4,9 @@ The reflex told as a signal: a breaker of this route opened.
 Theory
     A breaker that is open starves every other detector of the requests they ask for. So its trip is a claim by itself:
     severe, and every minimum of the sample is met. It stands until neither a trip nor a refusal by the open breaker was
-    seen for `clear_after_s`; open times grow to minutes, and the refusals in between show that it is still open.
+    seen for `clear_after_s`; open times grow to minutes, and the refusals in between show that it is still open. Its onset
+    is the first failure of the run that tripped it: where the error detector's score last left zero (`cusum.py`), the
+    latency detector's when nothing failed and answers were slow, at most `REACH_S` ago, the breaker's own view.
 
 What can go wrong
     A route without traffic shows no refusals, so the claim ends while the breaker may still be open: nobody is refused
@@ -20,7 +22,7 @@ from sidecar.detect.keep import Document, Names, keep, revive
 from sidecar.facts import Detector, RouteSecond, Scope, Signal
 from sidecar.reasons import Reason
 
-_REACH_S: Final = 10.0  # a breaker looks back so far; the failures behind its trip lie in it
+REACH_S: Final = 10.0  # a breaker looks back so far; the failures behind its trip lie in it
 
 
 class TripDetector:
@@ -29,39 +31,43 @@ class TripDetector:
 
     Attributes:
         trips: How many in this episode; 0 when none stands.
+        since_at: When the run of failures behind the first of them began.
     """
 
-    __slots__ = ("_first_at", "_seen_at", "trips")
-    KEPT: ClassVar[Names] = ("trips",)
-    TIMES: ClassVar[Names] = ("_first_at", "_seen_at")
+    __slots__ = ("_quiet", "_seen_at", "since_at", "trips")
+    KEPT: ClassVar[Names] = ("trips", "_quiet")
+    TIMES: ClassVar[Names] = ("since_at", "_seen_at")
 
     def __init__(self) -> None:
         self.trips = 0
-        self._first_at: float | None = None
+        self.since_at: float | None = None
         self._seen_at: float | None = None
+        self._quiet = False
 
     def __repr__(self) -> str:
-        return f"<TripDetector {self.trips} since {self._first_at}>"
+        return f"<TripDetector {self.trips} since {self.since_at}>"
 
     def observe(self, second: RouteSecond, clear_after_s: float) -> None:
         """Take one second."""
+        refusing = self.trips > 0 and second.refused.get(Reason.BREAKER_OPEN, 0) > 0
+        self._quiet = not (second.trips or refusing)
         if second.trips:
             if not self.trips:
-                self._first_at = second.at
+                self.since_at = second.at
             self.trips += second.trips
             self._seen_at = second.at
-        elif self.trips and second.refused.get(Reason.BREAKER_OPEN, 0):
+        elif refusing:
             self._seen_at = second.at
         elif self._seen_at is not None and second.at - self._seen_at >= clear_after_s:
             self.accept()
 
     def accept(self) -> None:
         """End the claim."""
-        self.trips, self._first_at, self._seen_at = 0, None, None
+        self.trips, self.since_at, self._seen_at = 0, None, None
 
     def signal(self, scope: Scope, ratio: float, normal: float, sample: float) -> Signal | None:
         """Return the claim while it stands, with the failure ratio that the error detector measured."""
-        if self._first_at is None:
+        if self.since_at is None:
             return None
         return Signal(
             Detector.TRIP,
@@ -71,9 +77,10 @@ class TripDetector:
             sample=round(sample),
             score=float(self.trips),
             threshold=1.0,
-            since_at=self._first_at - _REACH_S,
+            since_at=self.since_at,
             material=True,
             severe=True,
+            fading=self._quiet,
         )
 
     def snapshot(self) -> Document:

@@ -18,7 +18,7 @@ from sidecar.detect.latency import LatencyDetector
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.refusals import RefusalsDetector, refused
 from sidecar.detect.traffic import TrafficDetector
-from sidecar.detect.trip import TripDetector
+from sidecar.detect.trip import REACH_S, TripDetector
 from sidecar.facts import Detector, RouteSecond, Scope, Signal
 
 LONGEST_STEP_S: Final = 10.0  # of a longer gap only this much was watched
@@ -74,9 +74,13 @@ class Watch:
         self.at = second.at
         self._count(second.arrivals, elapsed_s)
         self.trip.observe(second, self._policy.clear_after_s)
+        began = self.trip.trips > 0 and self.trip.since_at == second.at
         held = frozen or self.abnormal
         self.errors.observe(second.judged, second.failures, second.at, elapsed_s, frozen=held)
         self.latency.observe(second, elapsed_s, frozen=held)
+        if began:
+            onsets = (at for at in (self.errors.onset_at, self.latency.onset_at) if at is not None)
+            self.trip.since_at = max(next(onsets, second.at - elapsed_s), second.at - REACH_S)
         if gap:
             self.traffic.skip(second.at)
         else:

@@ -81,7 +81,7 @@ class Claim:
         signal: As it was when last heard.
         worst: As it was when it was furthest from normal, on at least `SPEAKING` requests if it ever had as many.
         since: Its onset, on both clocks.
-        heard: The last moment at which it sounded above the clear level.
+        heard: The last moment at which it sounded above the clear level and did not only fade.
         sounding: It is in alarm now.
     """
 
@@ -249,7 +249,7 @@ def hear(incident: Incident, signals: tuple[Signal, ...], now: Moment) -> Incide
         key = (signal.detector, signal.scope)
         since = Moment(signal.since_at, now.unix - (now.at - signal.since_at))
         old = known.get(key)
-        loud = signal.score >= QUIET_SCORE * signal.threshold
+        loud = signal.score >= QUIET_SCORE * signal.threshold and not signal.fading
         heard = now if loud or old is None else old.heard
         # The first onset stays: a signal that falls silent and sounds again is the same claim.
         worst = _worse(old.worst, signal) if old else signal

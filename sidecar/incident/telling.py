@@ -16,6 +16,8 @@ from sidecar.incident.lifecycle import Claim, Incident, IncidentState, Suspect, 
 from sidecar.incident.words import clock, duration, many, measured, percent, unix_of
 
 TOP: Final = 3  # how many clients and paths an alert names
+EASED: Final = 0.5
+HARDLY: Final = 0.1
 
 CHECKLISTS: Final[Mapping[Detector, tuple[str, ...]]] = {
     Detector.ERRORS: (
@@ -67,27 +69,40 @@ def place(scope: Scope, method: str = "") -> str:
 
 def title(incident: Incident) -> str:
     """Return one line: where, what, and what is normal."""
-    return f"{place(incident.scope, incident.affected.method)}: {claim_text(incident.lead, incident.scope)}"
+    words = claim_text(incident.lead, incident.scope, running=incident.running)
+    return f"{place(incident.scope, incident.affected.method)}: {words}"
 
 
-def claim_text(claim: Claim, scope: Scope) -> str:
-    """Return what one signal says in plain words."""
+def eased(claim: Claim) -> bool:
+    """Tell whether the effect is now at most half of what it was at its worst."""
+    now, worst = claim.signal, claim.worst
+    return abs(now.value - now.baseline) <= EASED * abs(worst.value - worst.baseline) and now.value != worst.value
+
+
+def claim_text(claim: Claim, scope: Scope, *, running: bool = False) -> str:
+    """Return what one signal says in plain words: its worst, and when it goes on at much less, its present too."""
     signal = claim.worst
     value, normal = measured(signal.value, signal.unit), measured(signal.baseline, signal.unit)
     whose = "its requests" if scope.kind is ScopeKind.CLIENT else "requests"
+    usual, was = f"normally {normal}", running and eased(claim)
+    if signal.detector is Detector.REFUSALS:
+        usual = f"before: {normal}"
+    if was:
+        usual = f"{measured(claim.signal.value, signal.unit)} now, {usual}"
     match signal.detector:
         case Detector.ERRORS:
-            return f"{value} of {whose} fail (normally {normal})"
+            return f"{value} of {whose} {'failed' if was else 'fail'} ({usual})"
         case Detector.LATENCY if signal.unit == "s":
-            return f"answers take {value} (normally {normal})"
+            return f"answers {'took' if was else 'take'} {value} ({usual})"
         case Detector.LATENCY:
-            return f"{value} of {whose} are slow (normally {normal})"
+            return f"{value} of {whose} {'were' if was else 'are'} slow ({usual})"
         case Detector.REFUSALS:
-            return f"{value} of {whose} are refused by limits (before: {normal})"
+            return f"{value} of {whose} {'were' if was else 'are'} refused by limits ({usual})"
         case Detector.SURGE:
-            return f"{value} requests arrive (normally {normal})"
+            return f"{value} requests {'arrived' if was else 'arrive'} ({usual})"
         case Detector.SILENCE:
-            return f"hardly any request arrives (normally {normal})"
+            few = f"only {value} requests" if signal.value > HARDLY * signal.baseline else "hardly any requests"
+            return f"{few} {'arrived' if was else 'arrive'} ({usual})"
         case Detector.TRIP:
             return f"the breaker opened ({value} failed)" if signal.unit == "ratio" else "the breaker opened"
 
@@ -213,10 +228,13 @@ def alert(kind: str, document: Mapping[str, Any], incident: Incident, now: Momen
 
 
 def _measurements(incident: Incident) -> list[str]:
-    return [
-        f"{claim.worst.detector}: {measured(claim.worst.value, claim.worst.unit)}, normally "
-        f"{measured(claim.worst.baseline, claim.worst.unit)}, {many(claim.worst.sample, 'request')} "
-        f"(score {claim.worst.score:.1f}, threshold {claim.worst.threshold:.1f})"
-        for claim in incident.claims
-        if claim.sounding or incident.resolved
-    ]
+    return [_measurement(claim) for claim in incident.claims if claim.sounding or incident.resolved]
+
+
+def _measurement(claim: Claim) -> str:
+    worst = claim.worst
+    now = f" ({measured(claim.signal.value, worst.unit)} now)" if claim.sounding and eased(claim) else ""
+    return (
+        f"{worst.detector}: {measured(worst.value, worst.unit)}{now}, normally {measured(worst.baseline, worst.unit)}, "
+        f"{many(worst.sample, 'request')} (score {worst.score:.1f}, threshold {worst.threshold:.1f})"
+    )

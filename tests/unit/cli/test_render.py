@@ -48,10 +48,12 @@ def test_moment(text: str | None, expected: str) -> None:
 def test_measured_by_unit() -> None:
     """A signal's value stands beside what is normal, in its own unit."""
     rate = {"value": 12.5, "baseline": 3.0, "sample": 40, "unit": "per_s"}
-    assert [render.measured(s) for s in (d.SIGNAL, d.SLOW, rate)] == [
+    eased = {**d.SLOW, "value": 0.09, "worst": 1.9}
+    assert [render.measured(s) for s in (d.SIGNAL, d.SLOW, rate, eased)] == [
         "62% (normally 0.1%), 340 requests",
         "1.9s (normally 80ms), 340 requests",
         "12.5/s (normally 3/s), 40 requests",
+        "90ms now, 1.9s at worst (normally 80ms), 340 requests",
     ]
 
 

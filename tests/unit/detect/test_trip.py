@@ -44,7 +44,51 @@ def test_it_stands_while_the_breaker_refuses_and_counts_retrips() -> None:
     signal = play.second(trips=1, blocked=9)[Detector.TRIP]
 
     assert signal.score == 2.0
-    assert signal.since_at == 991.0
+    assert not signal.fading
+
+
+def test_its_onset_is_the_first_failure_of_the_run() -> None:
+    """
+    Two seconds of failures before the trip belong to it; one failure long before does not, nor a time before the start.
+    """
+    play = Play()
+    play.second(failures=1)
+    for _ in range(5):
+        play.second()
+    play.second(failures=8)
+    play.second(failures=10)
+    later = play.second(trips=1, failures=10)[Detector.TRIP]
+    at_once = Play().second(trips=1, failures=7)[Detector.TRIP]
+
+    assert later.since_at == 1006.0
+    assert at_once.since_at == 1000.0
+
+
+def test_a_breaker_that_tripped_on_slowness_or_on_nothing_seen_began_with_its_second() -> None:
+    """
+    Nothing failed: the second of the trip is all that is known; and of a long outage the last 10 s are its run.
+    """
+    play = Play()
+    play.second()
+    slow = play.second(trips=1)[Detector.TRIP]
+    long = Play()
+    for _ in range(60):
+        long.second(failures=10)
+    after = long.second(trips=1, failures=10)[Detector.TRIP]
+
+    assert slow.since_at == 1001.0
+    assert after.since_at == 1051.0
+
+
+def test_it_fades_between_the_last_refusal_and_its_end() -> None:
+    """
+    A second without a trip and without a refusal by the breaker says that only the waiting is left.
+    """
+    play = Play()
+    play.second(trips=1, failures=7)
+    fading = [play.second(blocked=blocked)[Detector.TRIP].fading for blocked in (5, 0, 5, 0)]
+
+    assert fading == [False, True, False, True]
 
 
 def test_it_ends_when_neither_was_seen_for_the_wait() -> None:

@@ -193,7 +193,12 @@ def test_a_flap_reopens_and_counts() -> None:
         (
             signal(Detector.SILENCE, value=0.0, baseline=20.0, unit="per_s"),
             CHECKOUT,
-            "POST checkout: hardly any request arrives (normally 20/s)",
+            "POST checkout: hardly any requests arrive (normally 20/s)",
+        ),
+        (
+            signal(Detector.SILENCE, value=8.0, baseline=20.0, unit="per_s"),
+            CHECKOUT,
+            "POST checkout: only 8/s requests arrive (normally 20/s)",
         ),
         (signal(Detector.TRIP, value=0.85), CHECKOUT, "POST checkout: the breaker opened (85 % failed)"),
     ],
@@ -209,6 +214,44 @@ def test_titles_are_plain_words(told: Signal, scope: Scope, words: str) -> None:
 
     assert title(made) == words
     assert claim_text(made.lead, scope) in words
+
+
+@pytest.mark.parametrize(
+    ("worst", "present", "words"),
+    [
+        (signal(), 0.3, "100 % of requests failed (30 % now, normally 0.1 %)"),
+        (
+            signal(Detector.LATENCY, value=0.442, baseline=0.003, unit="s"),
+            0.007,
+            "answers took 442ms (7ms now, normally 3ms)",
+        ),
+        (
+            signal(Detector.LATENCY, value=0.442, baseline=0.003, unit="s"),
+            0.4,
+            "answers take 442ms (normally 3ms)",
+        ),
+        (signal(Detector.REFUSALS, value=0.4), 0.0, "40 % of requests were refused by limits (0 % now, before: 0.1 %)"),
+    ],
+)
+def test_the_present_stands_beside_the_worst(worst: Signal, present: float, words: str) -> None:
+    """
+    An incident that goes on at no more than half of its worst says both; a resolved one says its worst.
+    """
+    running = lifecycle.hear(incident(worst), (replace(worst, value=present),), at(10))
+    over = lifecycle.resolve(running, Resolution.RECOVERED, at(20))
+
+    assert title(running) == f"checkout: {words}"
+    assert title(over) == title(incident(worst))
+
+
+def test_a_fading_signal_is_not_heard() -> None:
+    """
+    Whatever its score, a signal that only waits for its end lets the incident be quiet.
+    """
+    told = lifecycle.hear(incident(), (signal(fading=True),), at(8))
+
+    assert told.claims[0].sounding
+    assert told.quiet_s(at(8)) == 8.0
 
 
 def test_the_claim_on_the_own_scope_leads() -> None:
