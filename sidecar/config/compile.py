@@ -202,7 +202,14 @@ def _breaker(section: BreakerSection, ceiling: Mode) -> BreakerPolicy:
 def _detect(config: Config) -> DetectPolicy:
     detect = config.detect
     mode = _lowered(detect.mode, config.mode)
-    return DetectPolicy(mode, detect.sensitivity, detect.min_requests, detect.warmup, detect.clear_after)
+    return DetectPolicy(
+        mode,
+        detect.sensitivity,
+        detect.min_requests,
+        detect.warmup,
+        detect.clear_after,
+        sensitivities={r.name: r.detect.sensitivity for r in config.routes if r.detect.sensitivity is not None},
+    )
 
 
 def _respond(config: Config) -> RespondPolicy:

@@ -28,6 +28,7 @@ from sidecar.config.fields import (
     Rate,
     RatioAboveZero,
     RoutePath,
+    SensitivityWord,
     Size,
     Statuses,
     Switch,
@@ -269,6 +270,14 @@ class MatchSection(Section):
         yield from twice("hosts", self.hosts)
 
 
+class RouteDetectSection(Section):
+    """How one route is watched, where it differs from `detect`."""
+
+    sensitivity: SensitivityWord | None = Field(
+        default=None, description="Expected false alarms a month on this route; absent: detect.sensitivity."
+    )
+
+
 class RouteSection(Section):
     """One route; the first whose match fits takes the request."""
 
@@ -293,6 +302,7 @@ class RouteSection(Section):
         ),
     )
     slo: SloSection | None = Field(default=None, description="What it promises.")
+    detect: RouteDetectSection = Field(default=RouteDetectSection(), description="How it is watched.")
     response_timeout: Duration | None = Field(default=None, description="Instead of upstream.response_timeout.")
     max_body: Size | None = Field(default=None, description="Larger request bodies get 413; absent: no cap.")
     failure_statuses: Statuses = Field(default=_FAILURES, description="Upstream statuses that count as failure.")

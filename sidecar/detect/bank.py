@@ -83,7 +83,7 @@ class Bank:
 
     def __init__(self, policy: DetectPolicy, routes: Sequence[str], now: float) -> None:
         self._policy = policy
-        self._watches = {name: Watch(Scope.route(name), policy, now) for name in routes}
+        self._watches = {name: Watch(Scope.route(name), policy.of(name), now) for name in routes}
         self._pool = Watch(Scope.service(), policy, now)
         self._service = RefusalsDetector(policy, now)
         self._rebaselined: list[Rebaselined] = []
@@ -183,9 +183,10 @@ class Bank:
         """Judge by *policy* from now on; routes that stay keep what they learnt."""
         self._policy = policy
         known = self._watches
-        self._watches = {name: known.get(name) or Watch(Scope.route(name), policy, now) for name in routes}
-        for watch in (*self._watches.values(), self._pool):
-            watch.apply(policy)
+        self._watches = {name: known.get(name) or Watch(Scope.route(name), policy.of(name), now) for name in routes}
+        for name, watch in self._watches.items():
+            watch.apply(policy.of(name))
+        self._pool.apply(policy)
         self._service.apply(policy)
         self.quiet &= frozenset(self._watches)
 
@@ -260,7 +261,7 @@ class Bank:
             self._pool = Watch(Scope.service(), self._policy, now)
             self._service = RefusalsDetector(self._policy, now)
         else:
-            self._watches[name] = Watch(Scope.route(name), self._policy, now)
+            self._watches[name] = Watch(Scope.route(name), self._policy.of(name), now)
 
 
 def _sum(rows: Sequence[RouteSecond], now: float) -> RouteSecond:

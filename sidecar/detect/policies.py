@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sidecar.facts import Mode
@@ -24,6 +25,7 @@ class DetectPolicy:
     Attributes:
         mode: `off` stops them; `observe` lets them signal but never isolate.
         sensitivity: The false-alarm budget.
+        sensitivities: Of single routes, by name.
         min_requests: Sample below which automation never isolates (a breaker trip excepted).
         warmup_s: Shortest time of learning before a baseline counts. The request counts of `detection.md` (300 for
             errors, 1,000 for latency) hold at the default of 60 s and shrink in proportion below it.
@@ -37,3 +39,9 @@ class DetectPolicy:
     warmup_s: float = 60.0
     clear_after_s: float = 60.0
     slo_error_ratio: float = 0.001
+    sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
+
+    def of(self, route: str) -> DetectPolicy:
+        """Return how *route* is judged."""
+        own = self.sensitivities.get(route)
+        return self if own is None else replace(self, sensitivity=own)
