@@ -167,10 +167,16 @@ def _service_limit(section: BucketSection, ceiling: Mode) -> LimitPolicy:
 
 def _limit(section: LimitSection, ceiling: Mode) -> LimitPolicy:
     mode = _lowered_limit(section.mode, ceiling)
-    if section.per_client is None:
-        return LimitPolicy(_bucket(section), mode=mode, cost=section.cost)
     keyed = section.per_client
-    return LimitPolicy(_bucket(section), _bucket(keyed), keyed.max_keys, mode, section.cost)
+    return LimitPolicy(
+        bucket=_bucket(section),
+        per_client=_bucket(keyed) if keyed is not None else None,
+        max_keys=keyed.max_keys if keyed is not None else LimitPolicy().max_keys,
+        mode=mode,
+        cost=section.cost,
+        max_wait_s=section.max_wait,
+        max_queue=section.max_queue,
+    )
 
 
 def _concurrency(section: ConcurrencySection, ceiling: Mode) -> ConcurrencyPolicy:
@@ -202,14 +208,7 @@ def _breaker(section: BreakerSection, ceiling: Mode) -> BreakerPolicy:
 def _detect(config: Config) -> DetectPolicy:
     detect = config.detect
     mode = _lowered(detect.mode, config.mode)
-    return DetectPolicy(
-        mode,
-        detect.sensitivity,
-        detect.min_requests,
-        detect.warmup,
-        detect.clear_after,
-        sensitivities={r.name: r.detect.sensitivity for r in config.routes if r.detect.sensitivity is not None},
-    )
+    return DetectPolicy(mode, detect.sensitivity, detect.min_requests, detect.warmup, detect.clear_after)
 
 
 def _respond(config: Config) -> RespondPolicy:

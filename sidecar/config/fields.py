@@ -378,10 +378,10 @@ def _switch(value: object) -> bool:
 
 Switch = Annotated[bool, Kind("switch", "true or false", _switch, {"type": "boolean"})]
 
-_NO_SHAPE: Final = {"shape": "write enforce: it refuses where shape would wait"}
 GlobalMode = Annotated[Mode, choice(Mode, without=("off",))]
 ControlMode = Annotated[Mode, choice(Mode)]
-LimitModeWord = Annotated[LimitMode, choice(LimitMode, later=_NO_SHAPE)]
+LimitModeWord = Annotated[LimitMode, choice(LimitMode)]
+BucketModeWord = Annotated[LimitMode, choice(LimitMode, without=("shape",))]
 PriorityWord = Annotated[Priority, choice(Priority)]
 SensitivityWord = Annotated[Sensitivity, choice(Sensitivity)]
 ResponseWord = Annotated[Response, choice(Response)]

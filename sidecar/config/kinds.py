@@ -128,24 +128,13 @@ def _whole(value: float) -> float | int:
     return int(value) if value == int(value) else value
 
 
-def choice(values: type[Word], *, without: tuple[str, ...] = (), later: Mapping[str, str] | None = None) -> Kind[Word]:
-    """
-    Return the kind of one word of *values*.
-
-    Args:
-        values: The words.
-        without: Words that mean nothing here.
-        later: Words that a later release will take, each with what to write until then.
-    """
-    announced = later or {}
-    words = [word.value for word in values if word.value not in without and word.value not in announced]
+def choice(values: type[Word], *, without: tuple[str, ...] = ()) -> Kind[Word]:
+    """Return the kind of one word of *values*; those *without* mean nothing here."""
+    words = [word.value for word in values if word.value not in without]
 
     def read(value: object) -> Word:
-        if isinstance(value, str):
-            if value in words:
-                return values(value)
-            if value in announced:
-                raise UnitError(f"{value} is not available yet", announced[value])
+        if isinstance(value, str) and value in words:
+            return values(value)
         near = meant(str(value), words)
         hint = f"did you mean {near}?" if near else f"write {' or '.join(words)}"
         raise UnitError(f"{shown(value)} is not one of {', '.join(words)}", hint)

@@ -136,8 +136,11 @@ refused is counted and nothing is refused.
 **Secrets** never stand in the file: `secret_file` names a file that holds the key, tokens are known by their SHA-256.
 No answer, diff or evidence shows a hash.
 
-**Not available yet**, and refused rather than ignored: `limit.mode: shape`. `slo` is kept and shown; nothing acts on it
-yet.
+**Several workers** share one limit: each has a part of the rate by demand, and 2 % of a rate is spared for their bursts,
+so that no minute passes more than its burst and a minute of its rate. A limit of fewer requests a minute than there are
+workers passes one for each of them.
+
+`slo` is kept and shown; nothing acts on it yet.
 """
 
 _REASONS_HEAD: Final = """\

@@ -15,6 +15,7 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sidecar.config.fields import (
+    BucketModeWord,
     ClientKey,
     ControlMode,
     Duration,
@@ -40,8 +41,7 @@ from sidecar.guard.policies import BreakerPolicy, LimitMode, LimitPolicy, Priori
 
 _BREAKER: Final = BreakerPolicy()
 _FAILURES: Final = RouteRule("", Match()).failure_statuses
-_MAX_KEYS: Final = LimitPolicy().max_keys
-_COST: Final = LimitPolicy().cost
+_LIMIT: Final = LimitPolicy()
 _LEAST: Final = 4  # Netflix concurrency-limits begins its limits at 20 and lets them fall to 20; 4 suits a small API
 _MOST: Final = 256
 
@@ -81,7 +81,7 @@ class BucketSection(Section):
     burst: Burst | None = Field(
         default=None, description="Requests at once from a full bucket; one second of the rate if absent."
     )
-    mode: LimitModeWord = Field(
+    mode: BucketModeWord = Field(
         default=LimitMode.ENFORCE, description="Refuse, only count what would be refused, or nothing."
     )
 
@@ -95,7 +95,7 @@ class PerClientSection(Section):
     )
     key: ClientKey | None = Field(default=None, description="Who a client is; the route's client_key if absent.")
     max_keys: Annotated[int, count(16, 10_000_000)] = Field(
-        default=_MAX_KEYS, description="Clients known at a time; further ones share one bucket."
+        default=_LIMIT.max_keys, description="Clients known at a time; further ones share one bucket."
     )
 
 
@@ -125,14 +125,23 @@ class LimitSection(Section):
     )
     per_client: PerClientSection | None = Field(default=None, description="A limit for each client on its own.")
     cost: Cost = Field(
-        default=_COST, description="Tokens that one request takes of this limit, of its client's and of the service's."
+        default=_LIMIT.cost,
+        description="Tokens that one request takes of this limit, of its client's and of the service's.",
     )
     mode: LimitModeWord = Field(
-        default=LimitMode.ENFORCE, description="Refuse, only count what would be refused, or nothing."
+        default=LimitMode.ENFORCE,
+        description="Refuse, wait for a token (shape), only count what would be refused, or nothing.",
+    )
+    max_wait: Duration = Field(default=_LIMIT.max_wait_s, description="Of shape: who would wait longer is refused.")
+    max_queue: Annotated[int, count(1, 100_000)] = Field(
+        default=_LIMIT.max_queue, description="Of shape: requests that may wait, in each worker; clients take turns."
     )
 
     def faults(self) -> Iterator[Fault]:
-        """Refuse a limit that limits nothing, and a request that no bucket can hold."""
+        """Refuse a limit that limits nothing, a request that no bucket can hold, and words about a wait that never is."""
+        for key in ("max_wait", "max_queue"):
+            if key in self.model_fields_set and self.mode is not LimitMode.SHAPE:
+                yield Fault((key,), f"{key} does nothing where nobody waits", "add `mode: shape`, or remove it")
         if self.rate is None and self.burst is not None:
             yield Fault(("burst",), "burst without rate limits nothing", "add `rate: 100/s`")
         elif self.rate is None and self.per_client is None and "cost" not in self.model_fields_set:

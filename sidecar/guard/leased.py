@@ -101,7 +101,7 @@ class LeasedLimits(Limits):
         """Do what `Limits.take` does, and count what was asked."""
         keyed = self._client
         if keyed is not None and keyed.leases and client in keyed.leases:
-            refusal = self._refuse(client, now)
+            refusal = self.refusal(client, now)
             self._taken = 0
             if refusal is None:
                 self._charge(client, now, ALL)

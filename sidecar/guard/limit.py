@@ -94,13 +94,13 @@ class Limits:
                 client = keyed.place(client, now)
                 client_tat = tats[client]
             if client_tat - self._client_slack > now:
-                return self._refuse(client, now)
+                return self.refusal(client, now)
         if route is not None and route.tat - self._route_slack > now:
-            return self._refuse(client, now)
+            return self.refusal(client, now)
         if service is not None:
             tat = service.tat
             if tat - self._service_slack > now:
-                return self._refuse(client, now)
+                return self.refusal(client, now)
             service.tat = (tat if tat > now else now) + self._service_step
         if route is not None:
             tat = route.tat
@@ -131,6 +131,18 @@ class Limits:
             would.append(observed)
             self._charge(client, now, 0 if lenient else sum(enforced))
         return None
+
+    def refusal(self, client: str, now: float) -> Refusal | None:
+        """Return why a request of *client* would be refused now, taking nothing."""
+        return self._refusal(self._waits(client, now))
+
+    def spacing_s(self, client: str) -> tuple[float, float]:
+        """Return the seconds between two requests at the route's rate, and at the client's; 0 where there is none."""
+        route_s = 0.0 if self._route is None else self._route_step
+        if self._client is None:
+            return route_s, 0.0
+        rate, _ = self._client_row(self._client, client, 0.0)
+        return route_s, self.cost * rate.cost
 
     def cancel(self, client: str) -> None:
         """Give back what the last `take` of *client* took: a later guard refused the request."""
@@ -216,9 +228,6 @@ class Limits:
             self._route.tat = max(self._route.tat, now) + self._route_step
         if self._client is not None and levels & CLIENT:
             self._charge_client(self._client, client, now)
-
-    def _refuse(self, client: str, now: float) -> Refusal | None:
-        return self._refusal(self._waits(client, now))
 
     def _refusal(self, waits: dict[int, float]) -> Refusal | None:
         first = next((level for level, wait in waits.items() if wait > 0), None)

@@ -18,8 +18,7 @@ class LimitMode(StrEnum):
     """
     What happens beyond a limit. `shape` waits for a token, bounded, where `enforce` refuses.
 
-    A pure guard cannot wait: it decides `shape` like `enforce`, and a caller that shapes waits for the refusal's
-    `retry_after_s`. The config refuses `shape` as long as no caller does.
+    A pure guard cannot wait: it decides `shape` like `enforce`, and the caller waits (`proxy/shaper.py`).
     """
 
     OFF = "off"
@@ -53,6 +52,7 @@ class LimitPolicy:
         max_keys: Client buckets kept; beyond it unknown keys share the overflow bucket.
         mode: What happens beyond the limit.
         cost: Tokens that one request takes at every level, the service's too; ≥ 1.
+        max_wait_s, max_queue: Of mode `shape`: the longest wait of one request, and how many wait, in each worker.
     """
 
     bucket: BucketPolicy | None = None
@@ -60,6 +60,8 @@ class LimitPolicy:
     max_keys: int = 100_000
     mode: LimitMode = LimitMode.ENFORCE
     cost: float = 1.0
+    max_wait_s: float = 1.0
+    max_queue: int = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -390,6 +390,11 @@ class RouteGuard:
         self._plain = self._rules is None and not observed
 
     @property
+    def limits(self) -> Limits | None:
+        """The limits in force; None when no request of this route meets any."""
+        return self._limits
+
+    @property
     def breaker(self) -> Breaker | None:
         """The route's breaker; None when it has none."""
         return self._breaker

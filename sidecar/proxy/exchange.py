@@ -11,9 +11,10 @@ stand in the order in which a request meets them.
 Tables
 ------
     stage        what holds                             a failure of the API then means
+    waiting      `_place` in its route's shaper         -
     dialling     `dial`                                 502 or 504, after the other endpoints were tried
     sending      `upstream`, not `request_done`         502; an early answer is passed on, the rest is not read
-    waiting      `sent_at`, not `status`                502 or 504; or it is sent again, see below
+    sent         `sent_at`, not `status`                502 or 504; or it is sent again, see below
     answering    `status`                               the client's connection is cut: never a clean end
     ended        neither `dial` nor `upstream`          -
 
@@ -44,10 +45,11 @@ from sidecar.proxy import refusing
 from sidecar.proxy.body import Body, ChunkedBody, LengthBody
 from sidecar.proxy.framing import RequestHead, ResponseHead
 from sidecar.proxy.headers import must_close, rechunks, request_head, response_head
-from sidecar.proxy.payload import NO_BODY, SKIPPED_BYTES, answer_part, body_of, refusal_of, request_part
+from sidecar.proxy.payload import NO_BODY, answer_part, body_of, refusal_of, request_part, skippable
 from sidecar.proxy.plane import Client, Live, Plane, Route
 from sidecar.proxy.pool import HOT_S, Dial
 from sidecar.proxy.route import path_template
+from sidecar.proxy.shaper import Place
 from sidecar.proxy.upstream import Upstream
 from sidecar.reasons import TABLE, Reason, Refusal
 
@@ -61,7 +63,7 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_chunks", "_client", "_delimited", "_early", "_ended", "_endpoint", "_head", "_interims", "_keep", "_latency_s", "_live", "_moved", "_own_s", "_plane", "_repeats",
+        "_chunks", "_client", "_delimited", "_early", "_ended", "_endpoint", "_head", "_interims", "_keep", "_latency_s", "_live", "_moved", "_own_s", "_place", "_plane", "_repeats",
         "_retries", "_seen_bytes", "_started_at", "_ticket", "body", "dial", "key", "request_done", "route", "sent_at", "status",
         "upstream",
     )  # fmt: skip
@@ -81,6 +83,7 @@ class Exchange:
         self.sent_at = _UNSENT
         self.status = 0
         self._ticket: Ticket | None = None
+        self._place: Place | None = None
         self._early = b""
         self._seen_bytes = 0
         self._repeats = self._retries = 0
@@ -113,13 +116,31 @@ class Exchange:
             refusal = self._bad_body(head.content_length or len(payload))
         if refusal is not None:
             return self.refuse(refusal, now)
-        ticket = route.guard.admit(key, now)
+        ticket = route.admit(key, now)
         if isinstance(ticket, Refusal):
-            return self.refuse(ticket, now)
+            return self._wait(payload, ticket, now)
         self._ticket = ticket
         if self.body is not NO_BODY:
             self._early = self._frame(payload)
         return self._connect(now)
+
+    def _wait(self, payload: bytes, refusal: Refusal, now: float) -> None:
+        """Wait for a token where the route shapes and there is room; else answer *refusal*."""
+        shaper = self.route.shaper
+        place = refusal if shaper is None else shaper.park(self, self.key, refusal, now)
+        if isinstance(place, Refusal):
+            self.refuse(place, now)
+        else:
+            self._place = place
+            self._early = self._frame(payload)
+            self._client.hold(held=True)
+
+    def admitted(self, ticket: Ticket, now: float) -> None:
+        """Go on after the wait: the turn has come."""
+        self._place, self._ticket = None, ticket
+        self._client.hold(held=False)
+        self._connect(now)
+        self._own_s = 0.0  # the wait is no work of ours
 
     def _connect(self, now: float) -> None:
         pool = self._plane.pool
@@ -224,7 +245,12 @@ class Exchange:
     def refuse(self, refusal: Refusal, now: float) -> None:
         """Answer *refusal* in the API's place; nothing of an answer was sent before."""
         row = TABLE[refusal.reason]
-        keep = not row.close and self._head.keep_alive and not self._plane.draining and self._skippable()
+        keep = (
+            not row.close
+            and self._head.keep_alive
+            and not self._plane.draining
+            and skippable(self._head, self.body, self._seen_bytes, done=self.request_done)
+        )
         self._client.transport.write(
             refusing.answer(self._plane, self._live, self.route, self.key, self._head, refusal, now, close=not keep)
         )
@@ -305,12 +331,6 @@ class Exchange:
         moved, self._moved = self._moved, False
         return moved
 
-    def _skippable(self) -> bool:
-        """Tell whether what is missing of the body is little enough to be read and dropped, and sure to come."""
-        if isinstance(self.body, ChunkedBody) or (self._head.expect_continue and not self._seen_bytes):
-            return self.request_done
-        return self.body.remaining <= SKIPPED_BYTES
-
     # --- details -------------------------------------------------------------------------------------------------
 
     def _repeatable(self) -> bool:
@@ -350,6 +370,9 @@ class Exchange:
         """End what is under way towards the API."""
         dial, self.dial = self.dial, None
         upstream, self.upstream = self.upstream, None
+        place, self._place = self._place, None
+        if place is not None:
+            place.leave()
         if dial is not None:
             dial.cancel()
         if upstream is not None:
@@ -357,14 +380,7 @@ class Exchange:
             upstream.drop()
 
     def _settle(self, reason: Reason | None, now: float, own_status: int = 0) -> None:
-        """
-        Give the ticket back and count the request: exactly once.
-
-        Args:
-            reason: Why it ended without the API's own, whole answer; None otherwise.
-            now: Monotonic seconds.
-            own_status: The status of our own answer; 0 when the client has seen the API's, or none.
-        """
+        """Give the ticket back and count the request, once; *own_status* is 0 when the client saw the API's or none."""
         if self._ended:
             return
         self._ended = True
@@ -376,7 +392,7 @@ class Exchange:
             client_error = 400 <= status < 500 and reason is None
             route.guard.settle(ticket, outcome, now, client_error=client_error, latency_s=latency_s)
             if ticket.would:
-                self._would_refuse(ticket, now)
+                refusing.would_have(self._plane, self._live, route, self.key, head, ticket.would, now)
         seen = own_status or status or _LEFT
         slow = latency_s is not None and latency_s >= route.slow_s
         template = path_template(head.path)
@@ -387,10 +403,3 @@ class Exchange:
         samples, failed = route.samples, outcome is Outcome.FAILURE
         if (samples.any or failed) and samples.take(failed=failed):
             self._plane.tap.show(refusing.sample(route.name, self.key, head, seen, reason, latency_s, template, now))
-
-    def _would_refuse(self, ticket: Ticket, now: float) -> None:
-        self.route.counters.would(ticket.would)
-        for refusal in ticket.would:
-            refusing.decide(
-                self._plane, self._live, self.route, self.key, self._head, refusal, now, enforced=False
-            )  # fmt: skip

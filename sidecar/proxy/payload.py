@@ -24,6 +24,13 @@ def body_of(head: RequestHead) -> ChunkedBody | LengthBody:
     return LengthBody(head.content_length) if head.content_length else NO_BODY
 
 
+def skippable(head: RequestHead, body: ChunkedBody | LengthBody, seen_bytes: int, *, done: bool) -> bool:
+    """Tell whether what is missing of the body is little enough to be read and dropped, and sure to come."""
+    if isinstance(body, ChunkedBody) or (head.expect_continue and not seen_bytes):
+        return done
+    return body.remaining <= SKIPPED_BYTES
+
+
 def refusal_of(body: ChunkedBody | LengthBody, size: int, most: int | None) -> Refusal | None:
     """Refuse a body that is malformed, or has *size* bytes where *most* may pass."""
     if body.problem:

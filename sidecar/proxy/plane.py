@@ -8,6 +8,7 @@ request and no request sees half of each. Guards and counters outlive it, becaus
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from heapq import nsmallest
 from operator import attrgetter
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.config.policies import Compiled, Match, ProxyPolicy, RouteRule
 from sidecar.guard.guard import Guard, RouteGuard
+from sidecar.guard.policies import LimitMode
 from sidecar.measure.counters import Meter, RouteCounters
 from sidecar.proxy.deadline import Wheel
 from sidecar.proxy.framing import RequestHead
@@ -22,6 +24,7 @@ from sidecar.proxy.hop import Hop, Peer
 from sidecar.proxy.pool import Pool
 from sidecar.proxy.retry import RetryBudget
 from sidecar.proxy.route import Router
+from sidecar.proxy.shaper import Shaper
 from sidecar.proxy.tap import Samples, Tap
 from sidecar.reasons import Reason, Refusal
 
@@ -87,8 +90,8 @@ class Route:
     """One route, bound to its guards and counters."""
 
     __slots__ = (
-        "by_address", "client_key", "counters", "failure_statuses", "guard", "max_body_bytes", "name", "response_timeout_s", "samples",
-        "slow_s",
+        "admit", "by_address", "client_key", "counters", "failure_statuses", "guard", "max_body_bytes", "name", "response_timeout_s", "samples",
+        "shaper", "slow_s",
     )  # fmt: skip
 
     def __init__(
@@ -99,9 +102,12 @@ class Route:
         samples: Samples,
         response_timeout_s: float,
         slow_s: float = _NEVER_SLOW,
+        shaper: Shaper | None = None,
     ) -> None:
         self.name = rule.name
         self.guard = guard
+        self.shaper = shaper
+        self.admit = guard.admit if shaper is None else shaper.admit
         self.counters = counters
         self.samples = samples
         self.client_key = rule.client_key
@@ -119,7 +125,14 @@ class Live:
     """One config version in force."""
 
     def __init__(
-        self, compiled: Compiled, version: int, install: Install, guard: Guard, meter: Meter, tap: Tap
+        self,
+        compiled: Compiled,
+        version: int,
+        install: Install,
+        guard: Guard,
+        meter: Meter,
+        tap: Tap,
+        shapers: Mapping[str, Shaper],
     ) -> None:
         proxy = compiled.proxy
         self.policy: ProxyPolicy = proxy
@@ -128,7 +141,9 @@ class Live:
             pseudonym=install.pseudonym, install_key=install.key, trusted=proxy.trusted, tracing=proxy.tracing
         )
         self._router = Router(proxy.routes)
-        self._routes = {rule.name: _bind(rule, compiled, guard, meter, tap) for rule in proxy.routes}
+        self._routes = {
+            rule.name: _bind(rule, compiled, guard, meter, tap, shapers.get(rule.name)) for rule in proxy.routes
+        }
 
     def __repr__(self) -> str:
         return f"<Live v{self.version} {list(self._routes)}>"
@@ -162,7 +177,9 @@ class Plane:
         self.held: set[Connection] = set()
         self._install = install
         self._noted = -1  # the first one is counted
-        self.live = Live(compiled, version, install, self.guard, self.meter, tap)
+        self._shapers: dict[str, Shaper] = {}
+        self._shape(compiled)
+        self.live = Live(compiled, version, install, self.guard, self.meter, tap, self._shapers)
         self.pool = Pool(loop, self.wheel, compiled.proxy.upstream)
         self.retries = RetryBudget(now)
         nowhere = RouteRule(UNROUTED, Match())
@@ -191,8 +208,25 @@ class Plane:
     def apply(self, compiled: Compiled, version: int, now: float) -> None:
         """Serve new requests under *compiled* from now on; those under way end under what they began with."""
         self.guard.apply(compiled.guard, now)
-        self.live = Live(compiled, version, self._install, self.guard, self.meter, self.tap)
+        gone = self._shape(compiled)
+        self.live = Live(compiled, version, self._install, self.guard, self.meter, self.tap, self._shapers)
         self.pool.apply(compiled.proxy.upstream)
+        for shaper in gone:
+            shaper.close(now)
+
+    def _shape(self, compiled: Compiled) -> list[Shaper]:
+        """Have a queue for each route that shapes; return those that are needed no more."""
+        wanted = {
+            name: route.limit
+            for name, route in compiled.guard.routes.items()
+            if route.limit is not None and route.limit.mode is LimitMode.SHAPE
+        }
+        for name, limit in wanted.items():
+            if name in self._shapers:
+                self._shapers[name].apply(limit)
+            else:
+                self._shapers[name] = Shaper(self.loop, self.guard.route(name), limit)
+        return [self._shapers.pop(name) for name in set(self._shapers) - set(wanted)]
 
     def left(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
@@ -206,6 +240,8 @@ class Plane:
         self.draining = True
         if not self.connections:
             self.emptied.set()
+        for shaper in self._shapers.values():
+            shaper.drain(now)
         for connection in tuple(self.connections):
             connection.leave(now)
 
@@ -240,7 +276,7 @@ class Plane:
         self.pool.close()
 
 
-def _bind(rule: RouteRule, compiled: Compiled, guard: Guard, meter: Meter, tap: Tap) -> Route:
+def _bind(rule: RouteRule, compiled: Compiled, guard: Guard, meter: Meter, tap: Tap, shaper: Shaper | None) -> Route:
     policy = compiled.guard.routes.get(rule.name)
     breaker = policy.breaker if policy is not None else None
     return Route(
@@ -250,4 +286,5 @@ def _bind(rule: RouteRule, compiled: Compiled, guard: Guard, meter: Meter, tap: 
         tap.samples(rule.name),
         rule.response_timeout_s or compiled.proxy.upstream.response_timeout_s,
         _NEVER_SLOW if breaker is None or breaker.slow_s is None else breaker.slow_s,
+        shaper,
     )

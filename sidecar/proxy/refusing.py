@@ -6,6 +6,8 @@ One place writes each of them, so that what a client reads, what `sidecar explai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sidecar.facts import OVERFLOW, Outcome
 from sidecar.link.frames import Sample
 from sidecar.proxy import respond
@@ -34,6 +36,15 @@ def decide(
         enforced=enforced,
     )
     return decision
+
+
+def would_have(
+    plane: Plane, live: Live, route: Route, key: str, head: RequestHead, would: Sequence[Refusal], now: float
+) -> None:
+    """Count and tell what observing controls would have answered to a request that passed."""
+    route.counters.would(would)
+    for refusal in would:
+        decide(plane, live, route, key, head, refusal, now, enforced=False)
 
 
 def answer(

@@ -117,7 +117,12 @@ def test_a_route_that_no_request_reaches_is_an_error(first: str, second: str, re
             "routes.0.breaker",
             "probes pass every guard, so breaker does nothing",
         ),
-        (UP + "routes: [{name: a, limit: {rate: 1/s, mode: shape}}]", "routes.0.limit.mode", "shape is not available yet"),
+        (UP + "service: {limit: {rate: 1/s, mode: shape}}", "service.limit.mode", "'shape' is not one of off, observe, enforce"),
+        (
+            UP + "routes: [{name: a, limit: {rate: 1/s, max_wait: 2s}}]",
+            "routes.0.limit.max_wait",
+            "max_wait does nothing where nobody waits",
+        ),
         (UP + "routes: [{name: a, breaker: {consecutive: 1}}]", "routes.0.breaker.consecutive", "one failure would open it"),
         (
             UP + "routes: [{name: a, breaker: {close_successes: 11}}]",
@@ -149,6 +154,7 @@ def test_a_contradiction_is_an_error_at_its_place(text: str, path: str, problem:
         UP + "admin: {listen: 'unix:/run/a.sock'}",
         "upstream: {endpoints: [http://192.0.2.1:8080]}",
         UP + "respond: {if_unanswered: []}",
+        UP + "routes: [{name: a, limit: {rate: 1/s, mode: shape, max_wait: 2s, max_queue: 5}}]",
         UP + "service: {limit: {rate: 100/s}, concurrency: {adaptive: true, min: 300}}",
         UP + "routes: [{name: a, limit: {cost: 5}, concurrency: {adaptive: true, max: 2}}]",
         UP + "routes: [{name: a, client_key: 'header:a', limit: {per_client: {rate: 1/s, key: 'header:A'}}}]",

@@ -28,7 +28,7 @@ routes:
 - name: checkout
   match: {path: /api/checkout/**, methods: [POST], hosts: [Shop.example]}
   priority: high
-  limit: {rate: 100/s, burst: 200, cost: 2.5, per_client: {rate: 10/s, key: "header:X-Api-Key", max_keys: 5000}}
+  limit: {rate: 100/s, burst: 200, cost: 2.5, mode: shape, max_wait: 3s, max_queue: 7, per_client: {rate: 10/s, key: "header:X-Api-Key", max_keys: 5000}}
   concurrency: {max: 64, mode: observe}
   breaker: {window: 20s, min_requests: 30, error_ratio: 40%, consecutive: 0, slow: 1s, slow_ratio: 70%, open: 6s,
             max_open: 60s, probes: 4, probe_timeout: 9s, close_successes: 3, close_window: 5, reopen_failures: 2,
@@ -52,7 +52,7 @@ def test_every_key_of_a_route_reaches_its_policy() -> None:
     breaker = BreakerPolicy(
         20.0, 30, 0.4, 0, 1.0, 0.7, 6.0, 60.0, 4, 9.0, 3, 5, 2, (0.5, 1.0), 3.0, Mode.OBSERVE
     )  # fmt: skip
-    limit = LimitPolicy(BucketPolicy(100.0, 200.0), BucketPolicy(10.0, 10.0), 5000, cost=2.5)
+    limit = LimitPolicy(BucketPolicy(100.0, 200.0), BucketPolicy(10.0, 10.0), 5000, LimitMode.SHAPE, 2.5, 3.0, 7)
     assert (rule,) == compiled.proxy.routes
     assert {
         "checkout": RoutePolicy("checkout", limit, ConcurrencyPolicy(64, Mode.OBSERVE), breaker, Priority.HIGH)

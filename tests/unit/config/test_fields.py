@@ -70,7 +70,7 @@ def test_a_kind_reads_and_writes_back(kind: Any, value: object, read: object, wr
         (fields.Switch, 1, "write true or false"),
         (fields.GlobalMode, "off", "write observe or enforce"),
         (fields.GlobalMode, "enforced", "did you mean enforce?"),
-        (fields.LimitModeWord, "shape", "write enforce: it refuses where shape would wait"),
+        (fields.BucketModeWord, "shape", "write off or observe or enforce"),
         (sections.Cost, "dear", "write a number from 1 to 1000000, as 2 or 2.5"),
         (sections.Cost, True, "write a number from 1 to 1000000, as 2 or 2.5"),
         (sections.Cost, "0.5", "write a number from 1 to 1000000"),

@@ -77,7 +77,7 @@ def test_every_shipped_config_fits_the_json_schema(file: Path) -> None:
         "drain: {grace: 30}",
         "mode: 'off'",
         "routes: [{match: {path: /a}}]",
-        "routes: [{name: a, limit: {mode: shape}}]",
+        "routes: [{name: a, limit: {mode: shaped}}]",
         "respond: {max_refused: 150}",
         "notify: [{type: pager}]",
         "workers: 0",
