@@ -93,6 +93,7 @@ mount -t tmpfs -o mode=0755 none sys/fs/cgroup
 mkdir sys/fs/cgroup/systemd sys/fs/cgroup/unified
 mount -t cgroup -o none,name=systemd none sys/fs/cgroup/systemd
 mount -t cgroup2 none sys/fs/cgroup/unified
+mount --make-rshared /
 exec chroot . /usr/bin/env -i container=namespaces PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
     {INIT} --system --unit=alone.target --log-target=console
 """
