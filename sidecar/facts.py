@@ -7,7 +7,7 @@ Units: `*_s` are seconds, `*_ratio` and shares lie in 0..1, `*_at` are monotonic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -339,7 +339,7 @@ class RequestFacts:
     trace: str = ""
     endpoint: str = ""
     retries: int = 0
-    fields: tuple[str, ...] = ()
+    fields: Sequence[str] = ()
 
 
 OVERFLOW: Final = "_other"  # the label and key of everything beyond a bounded table

@@ -165,6 +165,11 @@ def _maybe_duration(text: str) -> float | None:
     return parse_duration(text)
 
 
+def _statuses(text: str) -> tuple[int, int] | None:
+    first = int(text[0]) * 100
+    return (first, first + 99) if text.endswith("xx") else (int(text), int(text))
+
+
 def _etag(text: str) -> int:
     return int(text.strip('"v'))
 
@@ -231,6 +236,26 @@ PAST: Final[Parameter[float]] = Parameter(
 FOR: Final[Parameter[float]] = Parameter(
     "for", _Q, {"type": "string", "pattern": DURATION}, parse_duration, 0.0,
     "Go on with what happens from now on for this time, as 10m.", hint=f"write {DURATIONS}",
+)  # fmt: skip
+TAP_ROUTE: Final[Parameter[str]] = Parameter(
+    "route", _Q, {"type": "string", "pattern": r"^[a-z0-9_-]{1,64}$"}, str, "", "Only requests of this route.",
+    hint="GET /api/v1/routes lists them",
+)  # fmt: skip
+TAP_CLIENT: Final[Parameter[str]] = Parameter(
+    "client", _Q, {"type": "string", "pattern": r"^[!-~]{1,512}$"}, str, "", "Only requests of this client's key.",
+    hint="take the KEY of a scope client:ROUTE:KEY",
+)  # fmt: skip
+TAP_STATUS: Final[Parameter[tuple[int, int] | None]] = Parameter(
+    "status", _Q, {"type": "string", "pattern": r"^[1-5](xx|[0-9]{2})$"}, _statuses, None,
+    "Only requests that were answered so, as 503 or 5xx.", hint="write 503, or 5xx for all of them",
+)  # fmt: skip
+TAP_SLOWER: Final[Parameter[float]] = Parameter(
+    "slower", _Q, {"type": "string", "pattern": r"^[1-9][0-9]{0,5}(ms|s|m)$"}, parse_duration, 0.0,
+    "Only requests that took at least this long, as 200ms.", hint="write 200ms or 2s",
+)  # fmt: skip
+TAP_REFUSED: Final[Parameter[bool]] = Parameter(
+    "refused", _Q, {"type": "string", "enum": ["0", "1"]}, lambda text: text == "1", False,
+    "With 1 only requests that a guard refused.", hint="use refused=1",
 )  # fmt: skip
 FROM: Final[Parameter[int | None]] = Parameter(
     "from", _Q, _integer(1, MAX_ID), _maybe_int, None, "The older version; by default the one before `to`.",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from aiohttp import web
@@ -82,19 +82,28 @@ STREAMS: Final = web.AppKey("streams", Streams)
 
 async def events(asked: Asked) -> web.StreamResponse:
     """Answer `GET /events`."""
+    return await serve(asked, asked.control.events(asked.get(LAST_EVENT)), encode)
+
+
+async def serve(
+    asked: Asked, source: AsyncIterator[Document], written: Callable[[Document], bytes]
+) -> web.StreamResponse:
+    """Send what *source* yields, each as *written*, until it ends, the reader leaves, or we close."""
     streams = asked.request.app[STREAMS]
     response = web.StreamResponse(headers={"Content-Type": EVENTS, "X-Accel-Buffering": "no"})
     with streams.place():
         await response.prepare(asked.request)
         try:
-            await _serve(asked, response, streams)
+            await _follow(asked, source, written, response)
         except (ConnectionError, TimeoutError):
             _abort(asked.request)
     return response
 
 
-async def _serve(asked: Asked, response: web.StreamResponse, streams: Streams) -> None:
-    source = asked.control.events(asked.get(LAST_EVENT))
+async def _follow(
+    asked: Asked, source: AsyncIterator[Document], written: Callable[[Document], bytes], response: web.StreamResponse
+) -> None:
+    streams = asked.request.app[STREAMS]
     stop: asyncio.Future[Any] = asyncio.ensure_future(streams.closing.wait())
     following: asyncio.Future[Any] = _next(source)
     try:
@@ -111,12 +120,14 @@ async def _serve(asked: Asked, response: web.StreamResponse, streams: Streams) -
             event = following.result()
             if event is None:
                 return
-            await streams.write(response, encode(event))
+            await streams.write(response, written(event))
             following = _next(source)
     finally:
         stop.cancel()
         following.cancel()
         await asyncio.gather(stop, following, return_exceptions=True)
+        with contextlib.suppress(RuntimeError):
+            await source.aclose()  # type: ignore[attr-defined]  # every source is a generator
 
 
 def _next(source: AsyncIterator[Document]) -> asyncio.Future[Document | None]:

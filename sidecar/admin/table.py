@@ -15,6 +15,7 @@ from sidecar.admin import (
     receivers,
     status,
     stream,
+    tap,
     tape,
 )
 from sidecar.admin import parameters as p
@@ -83,6 +84,9 @@ CALLS: Final[tuple[Call, ...]] = (
     Call("GET", "/audit/verify", _VIEWER, audit.verify, "Check the hash chain.", "Verified", errors=(503,)),
     Call("GET", "/events", _VIEWER, stream.events, "Events as they happen.", "", (p.LAST_EVENT,), media=EVENTS,
          errors=(503,)),
+
+    Call("GET", "/tap", _VIEWER, tap.serve, "Requests as they end, filtered and redacted.", "",
+         (p.TAP_ROUTE, p.TAP_STATUS, p.TAP_CLIENT, p.TAP_SLOWER, p.TAP_REFUSED), media=EVENTS, errors=(503,)),
 
     Call("POST", "/breakers/{name}/reset", _OPERATOR, breakers.reset, "Close a route's breaker by hand.", "Breaker",
          (p.ROUTE,), Empty, errors=(404, 409)),

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from sidecar import __version__
-from sidecar.cli import audit, check, config, control, incident, override, simulate, status
+from sidecar.cli import audit, check, config, control, incident, override, simulate, status, tap
 from sidecar.cli.client import Exit
 from sidecar.cli.session import AdminOption, ColorOption, OutputOption, Session, TokenOption, WatchOption, command
 
@@ -38,6 +38,10 @@ app.command("status", epilog="Example: sidecar status -w")(command(status.status
 app.command("top", epilog="Example: sidecar top -w")(command(status.top))
 app.command("explain", epilog="Example: sidecar explain 5f2a-1c")(audit.explain)
 app.command("events", epilog="Example: sidecar events -o json | jq .kind")(command(status.events))
+app.command(
+    "tap",
+    epilog="Examples: sidecar tap --route checkout --status 5xx · sidecar tap --slower 200ms -o json · sidecar tap --refused",
+)(command(tap.tap))
 app.command(
     "simulate",
     epilog="Examples: sidecar simulate tape.jsonl -c config/sidecar.yaml -o json · "

@@ -140,8 +140,14 @@ class Client:
 
     def events(self, last_id: str = "") -> Iterator[Mapping[str, Any]]:
         """Yield the live events; ends when the stream ends, or is silent for longer than its heartbeat."""
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
-        connection, response = self._open("GET", "/events", {}, None, headers, SILENCE_S)
+        return self.stream("/events", {}, {"Last-Event-ID": last_id} if last_id else {})
+
+    def stream(
+        self, path: str, query: Mapping[str, str | int | None], headers: Mapping[str, str] | None = None
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield the server-sent events of *path*; ends when they end, or are silent for longer than their heartbeat."""
+        sent = {"Accept": "text/event-stream", **(headers or {})}
+        connection, response = self._open("GET", path, query, None, sent, SILENCE_S)
         with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
             if response.status != http.HTTPStatus.OK:
                 self._judge(response, response.read())

@@ -20,6 +20,7 @@ from sidecar.controller.loop import Loop, moment
 from sidecar.controller.ports import Document, Page, Unavailable
 from sidecar.controller.replaying import Replays
 from sidecar.controller.taping import Tapes
+from sidecar.controller.tapping import Taps
 from sidecar.incident.documents import without_kept
 from sidecar.incident.postmortem import postmortem
 from sidecar.incident.words import rfc3339
@@ -109,6 +110,11 @@ class Desk:
     def tapes(self) -> Tapes:
         """Return the recorder."""
         return self._loop.tapes
+
+    @property
+    def taps(self) -> Taps:
+        """Return those who look on."""
+        return self._loop.taps
 
     # --- state ------------------------------------------------------------------------------------------------
 

@@ -57,7 +57,11 @@ def of_route(row: RouteTick) -> Counts:
 
 def of_worker(tick: Tick) -> Counts:
     """Return the counters that a worker has beside its routes'."""
-    return {"dropped": {ONLY: tick.dropped}, **_timed("overhead", tick.overhead)}
+    return {
+        "dropped": {ONLY: tick.dropped},
+        "log_dropped": {ONLY: tick.log_dropped},
+        **_timed("overhead", tick.overhead),
+    }
 
 
 def _timed(name: str, timing: Sequence[Any]) -> Counts:

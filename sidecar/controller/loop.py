@@ -25,10 +25,11 @@ from sidecar.controller.leasing import Leasing
 from sidecar.controller.ports import ConfigRefused
 from sidecar.controller.rollout import Rollout
 from sidecar.controller.taping import Tapes
+from sidecar.controller.tapping import Taps
 from sidecar.controller.versions import Active, Pending
 from sidecar.controller.watch import Vitals, worse
 from sidecar.facts import Directive, Moment, RouteSecond
-from sidecar.link.frames import Ack, BreakerOpen, BreakerReset, Demand, Directives, Frame, Hello
+from sidecar.link.frames import Ack, BreakerOpen, BreakerReset, Demand, Directives, Frame, Hello, Tapped
 from sidecar.link.runtime import BootConfig, write_boot
 from sidecar.link.server import LinkServer
 from sidecar.notify.dispatch import Dispatcher
@@ -70,6 +71,7 @@ class Loop:
     ) -> None:
         self.engine = engine
         self.tapes = Tapes(journal.put, moment)
+        self.taps = Taps(link, lambda: clock.token_bytes(8).hex())
         self._link = link
         self._journal = journal
         self._configuring = configuring
@@ -106,6 +108,8 @@ class Loop:
                 self._rollout.take(worker, frame)
             elif isinstance(frame, Demand):
                 self._leasing.take(worker, frame)
+            elif isinstance(frame, Tapped):
+                self.taps.take(worker, frame)
             else:
                 self.carry_out(self.engine.observe(worker, frame, moment()))
         except Exception:  # a fault over one frame must not end the link: the next frame says it all again
@@ -224,6 +228,7 @@ class Loop:
         for breaker in self._open_breakers():
             self._link.push(worker, breaker)
         self._leasing.greet(worker, hello)
+        self.taps.greet(worker)
         if hello.config_version != active.version:
             self._rollout.bring(worker, active.version, active.text)
         self.carry_out(self.engine.observe(worker, hello, moment()))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from sidecar.config.policies import Token
 from sidecar.controller.commands import Command, Done, Rejected
+from sidecar.link.frames import Tap
 
 Document = Mapping[str, Any]
 
@@ -64,6 +65,19 @@ class TapeSource(Protocol):
         ...
 
 
+class TapSource(Protocol):
+    """What happens to single requests."""
+
+    def requests(self, wanted: Tap) -> AsyncIterator[Document]:
+        """
+        Return each request that fits *wanted*, as it ends; its id and time to live do not count.
+
+        Raises:
+            Unavailable: when too many look on.
+        """
+        ...
+
+
 class Control(Protocol):
     """
     The controller as its API sees it; every document has the shape that `contract.md` and `admin/schemas.py` name.
@@ -74,6 +88,11 @@ class Control(Protocol):
     @property
     def tapes(self) -> TapeSource:
         """Return the recorder."""
+        ...
+
+    @property
+    def taps(self) -> TapSource:
+        """Return those who look on."""
         ...
 
     def status(self) -> Document:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sidecar.facts import Action, Directive, Scope
+from sidecar.facts import Action, Directive, RequestFacts, Scope
 
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 _LENGTH: Final = struct.Struct("!I")
@@ -106,6 +106,9 @@ class Tick:
         dropped: Ticks and samples that were dropped for a stalled controller, cumulative.
         draining: The worker accepts no more.
         since_at: Monotonic seconds at which this epoch's counters were zero; 0 when unknown.
+        endpoints: Endpoint → [its standing, requests in flight, ejections so far]; see `proxy/standing.py`.
+        retries, retries_denied: Requests sent again, and those that were not for the budget; cumulative.
+        log_dropped: Lines of the access log that could not be written, cumulative.
         full: Every route that ever counted in this epoch is in it, changed or not: the first tick of each link, so
             that a new controller knows where the counters stood when it began.
     """
@@ -123,6 +126,10 @@ class Tick:
     draining: bool = False
     since_at: float = 0.0
     full: bool = False
+    endpoints: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    retries: int = 0
+    retries_denied: int = 0
+    log_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +200,22 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class Tapped:
+    """
+    One request that a tap asked for.
+
+    Attributes:
+        tap: The tap's id.
+        missed: Requests of this worker that it asked for too and that were not sent, because they were too many a second.
+        request: Without its path, which may hold what identifies a person.
+    """
+
+    tap: str
+    missed: int
+    request: RequestFacts
+
+
+@dataclass(frozen=True, slots=True)
 class Ack:
     """The answer to `Prepare` or `Commit`; `problem` is empty when it was done."""
 
@@ -243,6 +266,41 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
+class Unhealthy:
+    """
+    All endpoints that fail their health checks; who is not in it is well.
+
+    Attributes:
+        until_at: Endpoint → monotonic seconds until which this counts, if nothing further comes.
+    """
+
+    until_at: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """
+    Somebody looks on: send each request that fits as `Tapped`. It is said again while somebody does.
+
+    Attributes:
+        ttl_s: It ends by itself after this; 0 ends it now.
+        route, client: Only of this route, of this client; empty for all.
+        least_status, most_status: Only of these statuses.
+        slower_s: Only those that took at least this long.
+        refused: Only those that we refused.
+    """
+
+    id: str
+    ttl_s: float
+    route: str = ""
+    client: str = ""
+    least_status: int = 0
+    most_status: int = 999
+    slower_s: float = 0.0
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerOpen:
     """Another worker's breaker tripped: open this one too, until `until_at`."""
 
@@ -267,14 +325,14 @@ class Drain:
 
 
 Frame = (
-    Hello | Tick | Trip | Demand | Sample | Decided | Ack
-    | Prepare | Commit | Directives | Shares | BreakerOpen | BreakerReset | Drain
+    Hello | Tick | Trip | Demand | Sample | Decided | Tapped | Ack
+    | Prepare | Commit | Directives | Shares | Unhealthy | Tap | BreakerOpen | BreakerReset | Drain
 )  # fmt: skip
 _TYPES: Final[dict[str, type]] = {
     kind.__name__: kind
     for kind in (
-        Hello, Tick, Trip, Demand, Sample, Decided, Ack, Prepare, Commit, Directives, Shares, BreakerOpen, BreakerReset,
-        Drain,
+        Hello, Tick, Trip, Demand, Sample, Decided, Tapped, Ack, Prepare, Commit, Directives, Shares, Unhealthy, Tap,
+        BreakerOpen, BreakerReset, Drain,
     )
 }  # fmt: skip
 _FIELDS: Final = {name: frozenset(f.name for f in dataclasses.fields(kind)) for name, kind in _TYPES.items()}
@@ -303,6 +361,8 @@ def encode(frame: Frame) -> bytes:
         body["routes"] = {name: _without_defaults(tick) for name, tick in frame.routes.items()}
     elif isinstance(frame, Directives):
         body["items"] = [directive_to_json(item) for item in frame.items]
+    elif isinstance(frame, Tapped):
+        body["request"] = _shallow(frame.request)
     data = json.dumps(body, separators=(",", ":")).encode()
     if len(data) > MAX_FRAME_BYTES:
         raise FrameError(f"{body['type']} of {len(data)} bytes is over the {MAX_FRAME_BYTES} that a frame may have")
@@ -346,6 +406,8 @@ def _decode(body: bytes) -> Frame:
             row["routes"] = {route: _route_tick(tick) for route, tick in row["routes"].items()}
         elif name == "Directives":
             row["items"] = tuple(directive_from_json(item) for item in row["items"])
+        elif name == "Tapped":
+            row["request"] = RequestFacts(**row["request"])
         # A newer peer may send fields that this release does not know; they are left out.
         known = {key: value for key, value in row.items() if key in _FIELDS[name]}
         frame: Frame = _TYPES[name](**known)

@@ -23,10 +23,15 @@ Form = Callable[[RequestFacts], bytes]
 
 
 def json_line(facts: RequestFacts) -> bytes:
-    """Return *facts* as one JSON object: empty values are left out, durations are seconds."""
+    """Return *facts* as one JSON object; `event` tells it from the other lines of a mixed stream."""
+    text = json.dumps({"event": "request", **document(facts)}, separators=(",", ":"))
+    return text.encode("ascii") + b"\n"
+
+
+def document(facts: RequestFacts) -> dict[str, object]:
+    """Return *facts* as the log and the admin API show them: durations are seconds, empty values are left out."""
     row: dict[str, object] = {
         "time": _rfc3339(facts.unix),
-        "event": "request",
         "client": facts.client,
         "method": facts.method,
         "path": _bounded(facts.path),
@@ -45,8 +50,7 @@ def json_line(facts: RequestFacts) -> bytes:
         "endpoint": facts.endpoint,
         "retried": facts.retries,
     }
-    kept = {name: value for name, value in row.items() if value not in ("", None)}
-    return json.dumps(kept, separators=(",", ":")).encode("ascii") + b"\n"
+    return {name: value for name, value in row.items() if value not in ("", None)}
 
 
 def common_line(facts: RequestFacts) -> bytes:

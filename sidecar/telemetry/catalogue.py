@@ -82,6 +82,8 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "1 while the worker's link to the controller stands."),
     Metric("sidecar_link_dropped_total", _C, (),
         "Ticks and samples that workers dropped because the controller did not read; the counts in ticks are not lost."),
+    Metric("sidecar_access_log_dropped_total", _C, (),
+        "Lines of the access log that were not written: the target is too slow, full, or cannot be opened."),
     Metric("sidecar_event_loop_lag_seconds", _G, ("process",),
         "Longest delay of a process's event loop within the last second."),
     Metric("sidecar_store_up", _G, (),

@@ -18,7 +18,8 @@ from sidecar.controller.commands import (
     RejectedKind,
     SetOverride,
 )
-from sidecar.controller.ports import ConfigRefused, Document, Page
+from sidecar.controller.ports import ConfigRefused, Document, Page, Unavailable
+from sidecar.link.frames import Tap
 from tests.support import documents as d
 
 SECRETS = {"viewer": "viewer-secret", "operator": "operator-secret", "admin": "admin-secret"}
@@ -43,12 +44,30 @@ class MemoryTapes:
             yield json.dumps({"t": t, "route": "checkout", "requests": 1, "failures": 0}) + "\n"
 
 
+class MemoryTaps:
+    """What somebody who looks on is shown: the last filter, and requests that the test puts."""
+
+    def __init__(self) -> None:
+        self.wanted: list[Tap] = []
+        self.full = False
+
+    def requests(self, wanted: Tap) -> AsyncIterator[Document]:
+        if self.full:
+            raise Unavailable("8 taps are open", "close one")
+        self.wanted.append(wanted)
+        return self._all()
+
+    async def _all(self) -> AsyncIterator[Document]:
+        yield d.TAPPED
+
+
 class MemoryControl:
     """Answers from literal documents; remembers commands; keeps overrides and one config version's number."""
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
         self.tapes = MemoryTapes()
+        self.taps = MemoryTaps()
         self.applied: list[tuple[str, str, str, bool, float | None]] = []
         self.version_now = 7
         self.set_overrides: dict[str, Document] = {d.OVERRIDE["scope"]: d.OVERRIDE}

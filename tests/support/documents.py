@@ -168,6 +168,27 @@ DECISION: dict[str, Any] = {
     "retry_after_s": 0.7,
     "incident": None,
 }
+TAPPED: dict[str, Any] = {
+    "time": "2026-03-01T03:12:07.250Z",
+    "client": "203.0.113.7",
+    "method": "POST",
+    "path_template": "/api/checkout/{id}",
+    "route": "checkout",
+    "status": 503,
+    "reason": "breaker_open",
+    "flags": "UH",
+    "guard_s": 0.000031,
+    "duration_s": 0.000036,
+    "bytes_in": 120,
+    "bytes_out": 301,
+    "decision": "5f2a-1c",
+    "trace": "0af7651916cd43dd8448eb211c80319c",
+    "retried": 0,
+    "fields": ["host", "content-length"],
+    "worker": 0,
+    "missed": 3,
+}
+
 EVENT: dict[str, Any] = {
     "sequence": 41,
     "time": "2026-03-01T03:12:07Z",

@@ -246,7 +246,7 @@ UNKNOWN = [
     ("POST", "/notify/none/test", 404),
     ("GET", "/nothing", 404),
     ("GET", "/proposals", 404),
-    ("GET", "/tap", 404),
+    ("GET", "/tap?status=6xx", 400),
     ("GET", "/drills", 404),
     ("DELETE", "/status", 405),
     ("GET", "/config/rollback", 405),

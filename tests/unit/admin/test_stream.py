@@ -10,6 +10,7 @@ from aiohttp import ClientPayloadError, ClientResponse
 from aiohttp.test_utils import TestClient
 
 from sidecar.admin.stream import Streams, encode
+from sidecar.link.frames import Tap
 from tests.support import documents as d
 from tests.support.control import MemoryControl
 from tests.unit.admin.conftest import Ask
@@ -52,6 +53,25 @@ async def test_returning_reader_misses_nothing(ask: Ask, control: MemoryControl)
         assert await events(response, 1) == [d.EVENT]
         await control.happen({**d.EVENT, "sequence": 42})
         assert [event["sequence"] for event in await events(response, 1)] == [42]
+
+
+async def test_a_tap_shows_requests_that_fit(ask: Ask, control: MemoryControl) -> None:
+    """What the parameters say is what the workers are asked for; each request comes as one event; the end is the source's."""
+    path = "/tap?route=checkout&status=5xx&client=h-0123&slower=200ms&refused=1"
+    async with ask("GET", path, "viewer") as response:
+        text = (await response.content.read()).decode()
+    assert control.taps.wanted == [
+        Tap("", 0.0, route="checkout", client="h-0123", least_status=500, most_status=599, slower_s=0.2, refused=True)
+    ]
+    kind, data = text.removeprefix("retry: 2000\n\n").removesuffix("\n\n").split("\n")
+    assert (kind, json.loads(data.removeprefix("data: "))) == ("event: request", d.TAPPED)
+
+
+async def test_too_many_taps_are_refused_before_anything_is_sent(ask: Ask, control: MemoryControl) -> None:
+    """The refusal is a problem with its status, not a stream that ends."""
+    control.taps.full = True
+    async with ask("GET", "/tap?status=503", "viewer") as response:
+        assert (response.status, (await response.json())["hint"]) == (503, "close one")
 
 
 class TestImpatient:

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from sidecar.cli.app import app
 
-LATER = ("proposal", "drill", "silence", "token", "tap")
+LATER = ("proposal", "drill", "silence", "token")
 VERBS = {
-    "run", "check", "demo", "status", "top", "explain", "events", "simulate",
+    "run", "check", "demo", "status", "top", "explain", "events", "simulate", "tap",
     "incident list", "incident show", "incident ack", "incident confirm", "incident release", "incident note",
     "incident close", "incident postmortem",
     "override list", "override set", "override clear",

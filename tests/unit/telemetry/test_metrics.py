@@ -40,6 +40,7 @@ TOTALS = Totals(
     routes={"shop": SHOP, "idle": RouteTotals()},
     overhead=Timing(0.002, {1: 4}),
     dropped=7,
+    log_dropped=9,
     workers={0: WorkerTotals(0.2, 0.05, 12, 3, draining=False)},
 )
 VIEWS = MetricViews(
@@ -153,6 +154,7 @@ def test_values_of_gauges_and_counters() -> None:
     assert value("sidecar_worker_restarts_total", found) == 3
     assert value("sidecar_link_up", found, worker="1") == 0
     assert value("sidecar_link_dropped_total", found) == 7
+    assert value("sidecar_access_log_dropped_total", found) == 9
     assert value("sidecar_event_loop_lag_seconds", found, process="worker-0") == 0.05
     assert value("sidecar_event_loop_lag_seconds", found, process="controller") == 0.01
     assert value("sidecar_store_up", found) == 0
