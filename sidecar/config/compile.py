@@ -208,7 +208,21 @@ def _breaker(section: BreakerSection, ceiling: Mode) -> BreakerPolicy:
 def _detect(config: Config) -> DetectPolicy:
     detect = config.detect
     mode = _lowered(detect.mode, config.mode)
-    return DetectPolicy(mode, detect.sensitivity, detect.min_requests, detect.warmup, detect.clear_after)
+    allowed = {
+        route.name: round(1 - route.slo.availability, 9)
+        for route in config.routes
+        if route.slo and route.slo.availability is not None
+    }
+    return DetectPolicy(
+        mode,
+        detect.sensitivity,
+        detect.min_requests,
+        detect.warmup,
+        detect.clear_after,
+        slo_error_ratio=min(allowed.values(), default=DetectPolicy().slo_error_ratio),
+        sensitivities={r.name: r.detect.sensitivity for r in config.routes if r.detect.sensitivity is not None},
+        slo_error_ratios=allowed,
+    )
 
 
 def _respond(config: Config) -> RespondPolicy:

@@ -18,7 +18,7 @@ What can go wrong
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -197,7 +197,8 @@ class Intake:
         self._book.put_incident(replace(incident, quote=self._quote(finding.case, now) or incident.quote))
         body = {"flaps": incident.flaps}
         self._book.event("incident.reopened", now, incident=ended.id, scope=scope, body=body)
-        self._suspect(self._book.incidents[ended.id], min(s.since_at for s in finding.case.signals), now)
+        heard = {signal.detector for signal in finding.case.signals}
+        self._suspect(self._book.incidents[ended.id], heard, min(s.since_at for s in finding.case.signals), now)
         self.opened.append((ended.id, "escalated" if finding.case.severe else "updated"))
         return ended.id
 
@@ -221,7 +222,7 @@ class Intake:
         if quote:
             book.event("verdict.quoted", now, incident=incident.id, scope=incident.scope, body={"quote": quote})
         self._freeze(incident, now)
-        self._suspect(incident, onset_at, now)
+        self._suspect(incident, incident.detectors, onset_at, now)
         self.opened.append((incident.id, "opened"))
         return incident.id
 
@@ -247,9 +248,9 @@ class Intake:
         self.evidence[incident.id] = frozen
         self._book.emit(PutEvidence(incident.id, frozen))
 
-    def _suspect(self, incident: Incident, onset_at: float, now: Moment) -> None:
+    def _suspect(self, incident: Incident, detectors: Collection[Detector], onset_at: float, now: Moment) -> None:
         book = self._book
-        found = first_suspect(book.versions, incident.scope, onset_at, book.policy.suspect_window_s)
+        found = first_suspect(book.versions, incident.scope, detectors, onset_at, book.policy.suspect_window_s)
         if found is None or found == incident.suspect:
             return
         incident = book.put_incident(replace(incident, suspect=found))
@@ -287,6 +288,8 @@ class Intake:
             self._book.put_incident(heard)
         else:
             self._book.move_incident(heard, now)
+        if heard.suspect is None and heard.detectors != incident.detectors:
+            self._suspect(heard, heard.detectors, heard.onset.at, now)
 
 
 def _ordered(scope: Scope, findings: Sequence[Finding]) -> list[Case]:

@@ -6,6 +6,14 @@ Theory
     the scope itself, a wider one, or a part of it. The onset is an estimate, so a version applied up to `SLACK_S` after
     it counts too. Of several the newest is named: it is the one that a rollback would undo.
 
+Tables
+    what sounds              may be caused by a version that
+    errors, latency, trip    touches the scope
+    refusals                 touches the scope
+    surge, silence           changes which requests are whose: a route's match, a route more or less, their order. Limits
+                             and timeouts do not make clients come or stay away. It bears on every route then: what one
+                             route lost, another one got.
+
 What can go wrong
     The first version of all has nothing to go back to: it is no suspect.
     A rollback that makes things worse: it is named, but it is never proposed nor rolled back by itself.
@@ -17,10 +25,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sidecar.facts import Moment, Scope
+from sidecar.facts import Detector, Moment, Scope
 from sidecar.incident.lifecycle import Suspect
 
 SLACK_S: Final = 5.0
+ARRIVALS: Final = frozenset({Detector.SURGE, Detector.SILENCE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +59,29 @@ def touches(touched: Collection[Scope], scope: Scope) -> bool:
     return any(part.contains(scope) or scope.contains(part) for part in touched)
 
 
-def first_suspect(versions: Sequence[Version], scope: Scope, onset_at: float, window_s: float) -> Suspect | None:
+def reroutes(version: Version) -> bool:
+    """Tell whether *version* changes which route a request belongs to."""
+    paths = (str(change.get("path", "")).split(".") for change in version.changes)
+    return any(steps[0] == "routes" and (len(steps) == 1 or steps[2:3] == ["match"]) for steps in paths)
+
+
+def first_suspect(
+    versions: Sequence[Version], scope: Scope, detectors: Collection[Detector], onset_at: float, window_s: float
+) -> Suspect | None:
     """
     Return the newest version that may have caused what began at *onset_at*; None when there is none.
 
     Args:
         versions: In the order of their application.
         scope: What is abnormal.
+        detectors: What sounds about it.
         onset_at: Monotonic seconds of the estimated onset.
         window_s: How long before the onset a change is suspect.
     """
     for version in reversed(versions):
         recent = onset_at - window_s <= version.applied.at <= onset_at + SLACK_S
-        if version.back_to and recent and touches(version.touched, scope):
+        bears = reroutes(version) if ARRIVALS.issuperset(detectors) else touches(version.touched, scope)
+        if version.back_to and recent and bears:
             return Suspect(
                 version.number, version.back_to, version.author, version.source, version.applied.unix, version.changes
             )

@@ -30,7 +30,9 @@ class DetectPolicy:
         warmup_s: Shortest time of learning before a baseline counts. The request counts of `detection.md` (300 for
             errors, 1,000 for latency) hold at the default of 60 s and shrink in proportion below it.
         clear_after_s: How long a score must stay low before its alarm closes.
-        slo_error_ratio: Failures that the objective allows; a lasting shift above it never becomes normal by itself.
+        slo_error_ratio: Failures that the objective allows; a lasting shift above it never becomes normal by itself. Of
+            all routes together: the strictest of theirs.
+        slo_error_ratios: Of single routes, by name.
     """
 
     mode: Mode = Mode.ENFORCE
@@ -40,8 +42,15 @@ class DetectPolicy:
     clear_after_s: float = 60.0
     slo_error_ratio: float = 0.001
     sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
+    slo_error_ratios: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, route: str) -> DetectPolicy:
         """Return how *route* is judged."""
-        own = self.sensitivities.get(route)
-        return self if own is None else replace(self, sensitivity=own)
+        own, allowed = self.sensitivities.get(route), self.slo_error_ratios.get(route)
+        if own is None and allowed is None:
+            return self
+        return replace(
+            self,
+            sensitivity=self.sensitivity if own is None else own,
+            slo_error_ratio=self.slo_error_ratio if allowed is None else allowed,
+        )

@@ -131,6 +131,22 @@ def test_detect_and_respond_reach_their_policies() -> None:
     )  # fmt: skip
 
 
+def test_the_objectives_say_which_shift_may_become_normal() -> None:
+    """
+    Each route's own availability counts for it, the strictest for all together and for routes without one.
+    """
+    detect = _load(
+        "routes:\n"
+        "  - {name: strict, match: {path: /a}, slo: {availability: 99.95%}}\n"
+        "  - {name: lax, match: {path: /b}, slo: {availability: 95%}}\n"
+        "  - {name: default, match: {path: /**}}\n"
+    ).detect
+    allowed = [detect.of(name).slo_error_ratio for name in ("strict", "lax", "default")]
+
+    assert allowed == [0.0005, 0.05, 0.0005]
+    assert detect.slo_error_ratio == 0.0005
+
+
 def test_the_rest_of_the_data_plane_reaches_its_policy() -> None:
     """
     Timeouts, trust, explain and the header switches arrive in the proxy's policy.
