@@ -84,7 +84,12 @@ def _attempt(name: str, act: Callable[[], object], hint: str) -> Finding:
 
 def _reachable(endpoint: Endpoint) -> Finding:
     def connect() -> None:
-        socket.create_connection((endpoint.host, endpoint.port), timeout=1.0).close()
+        if endpoint.path:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(1.0)
+                probe.connect(endpoint.path)
+        else:
+            socket.create_connection((endpoint.host, endpoint.port), timeout=1.0).close()
 
     return _attempt(f"upstream {endpoint} accepts connections", connect, "start the API, or correct upstream.endpoints")
 

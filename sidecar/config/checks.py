@@ -86,7 +86,9 @@ def _loops(config: Config) -> Iterator[Fault]:
 
 
 def _leads_to(endpoint: Endpoint, listener: Address) -> bool:
-    if listener.path or not listener.port or endpoint.port != listener.port:
+    if endpoint.path or listener.path:
+        return endpoint.path == listener.path
+    if not listener.port or endpoint.port != listener.port:
         return False
     here = is_loopback(Address(endpoint.host, endpoint.port))
     return endpoint.host == listener.host or (here and (listener.host in _EVERYWHERE or is_loopback(listener)))

@@ -11,6 +11,8 @@ from sidecar.config.policies import (
     Compiled,
     DownstreamPolicy,
     DrainPolicy,
+    EjectionPolicy,
+    HealthPolicy,
     Match,
     ProxyPolicy,
     ReceiverPolicy,
@@ -34,6 +36,7 @@ from sidecar.config.sections import (
     SloSection,
     burst_of,
 )
+from sidecar.config.upstreams import EjectionSection, HealthSection
 from sidecar.decide.policies import RespondPolicy, Rung
 from sidecar.detect.policies import DetectPolicy
 from sidecar.facts import Mode
@@ -105,8 +108,34 @@ def _upstream(config: Config) -> UpstreamPolicy:
     up = config.upstream
     retries = RetryPolicy(up.retries.attempts, up.retries.budget, up.retries.on_status or frozenset())
     return UpstreamPolicy(
-        tuple(up.endpoints), up.connect_timeout, up.response_timeout, up.idle_timeout, up.pool, retries
+        tuple(up.endpoints),
+        up.connect_timeout,
+        up.response_timeout,
+        up.idle_timeout,
+        up.pool,
+        retries,
+        _ejection(up.ejection, config.mode),
+        _health(up.health) if up.health else None,
+        up.slow_start,
+        up.resolve,
     )
+
+
+def _ejection(section: EjectionSection, ceiling: Mode) -> EjectionPolicy:
+    return EjectionPolicy(
+        _lowered(section.mode, ceiling),
+        section.consecutive,
+        section.error_ratio,
+        section.min_requests,
+        section.window,
+        section.base,
+        section.max,
+        section.max_ejected,
+    )
+
+
+def _health(section: HealthSection) -> HealthPolicy:
+    return HealthPolicy(section.path, section.interval, section.timeout, section.unhealthy, section.healthy)
 
 
 def _rule(route: RouteSection) -> RouteRule:

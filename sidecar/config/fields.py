@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -118,14 +119,48 @@ ListenAddress = Annotated[
         str,
     ),
 ]
+
+
+def _endpoint(value: object) -> Endpoint:
+    if not isinstance(value, dict):
+        return units.parse_endpoint(value)
+    unknown = next((key for key in value if key not in ("url", "weight")), None)
+    if unknown is not None or "url" not in value:
+        raise UnitError(f"{shown(unknown)} is no key of an endpoint" if unknown else "url is missing", _WEIGHTED)
+    weight = value.get("weight", 1)
+    if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= 1000:
+        raise UnitError(f"{shown(weight)} is not a weight", "write a number from 1 to 1000")
+    return replace(units.parse_endpoint(value["url"]), weight=weight)
+
+
+def _write_endpoint(endpoint: Endpoint) -> object:
+    url = units.format_endpoint(endpoint)
+    return url if endpoint.weight == 1 else {"url": url, "weight": endpoint.weight}
+
+
+_WEIGHTED: Final = "write http://HOST:PORT, or {url: http://HOST:PORT, weight: 2}"
+_URL_SCHEMA: Final = text_schema(r"http://[^/?#@]+/?|unix:/.+", "http://127.0.0.1:9000", "unix:/run/api.sock")
 EndpointUrl = Annotated[
     Endpoint,
     Kind(
         "URL",
-        "http://HOST:PORT",
-        units.parse_endpoint,
-        text_schema(r"http://[^/?#@]+/?", "http://127.0.0.1:9000"),
-        units.format_endpoint,
+        "http://HOST:PORT or unix:/PATH, or {url, weight}",
+        _endpoint,
+        {
+            "anyOf": [
+                _URL_SCHEMA,
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["url"],
+                    "properties": {
+                        "url": _URL_SCHEMA,
+                        "weight": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1},
+                    },
+                },
+            ]
+        },
+        _write_endpoint,
     ),
 ]
 
@@ -265,6 +300,15 @@ def _client_key(value: object) -> str:
     return text.lower()
 
 
+TargetPath = Annotated[
+    str,
+    Kind(
+        "path",
+        "with a query, if any",
+        _text(re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,1023}", re.ASCII), "a path", "begin with /, as /healthz"),
+        text_schema(r"/\S*", "/healthz"),
+    ),
+]
 RoutePath = Annotated[
     str,
     Kind(

@@ -215,17 +215,21 @@ def parse_address(value: object) -> Address:
 
 def parse_endpoint(value: object) -> Endpoint:
     """
-    Return host and port of `http://HOST[:PORT]`; the port is 80 when none is given.
+    Return host and port of `http://HOST[:PORT]`, or the path of `unix:/PATH`; the port is 80 when none is given.
 
     Raises:
         UnitError: for any other scheme, and for credentials, a path, a query or a fragment.
     """
     text = value if isinstance(value, str) else str(value)
+    if text.startswith("unix:"):
+        return Endpoint("", 0, parse_address(text).path)
     scheme, found, rest = text.partition("://")
     if not found:
         raise UnitError(f"{shown(value)} is not a URL", f"write http://{text if text.isascii() else 'HOST:PORT'}")
     if scheme != "http":
-        raise UnitError(f"{shown(scheme)} is not a scheme that endpoints can have", "write http://HOST:PORT")
+        raise UnitError(
+            f"{shown(scheme)} is not a scheme that endpoints can have", "write http://HOST:PORT or unix:/PATH"
+        )
     if "@" in rest:
         raise UnitError("an endpoint cannot hold credentials", "let the client or the API carry them")
     rest = rest.removesuffix("/")
@@ -237,4 +241,4 @@ def parse_endpoint(value: object) -> Endpoint:
 
 def format_endpoint(endpoint: Endpoint) -> str:
     """Return the URL of *endpoint*."""
-    return f"http://{endpoint}"
+    return str(endpoint) if endpoint.path else f"http://{endpoint}"

@@ -12,13 +12,26 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from sidecar.config.fields import Duration, EndpointUrl, Ratio, Statuses
+from sidecar.config.fields import (
+    ControlMode,
+    Duration,
+    DurationOrZero,
+    EndpointUrl,
+    Ratio,
+    RatioAboveZero,
+    Statuses,
+    TargetPath,
+)
 from sidecar.config.kinds import Fault, count
-from sidecar.config.policies import RetryPolicy, UpstreamPolicy
+from sidecar.config.policies import EjectionPolicy, HealthPolicy, RetryPolicy, UpstreamPolicy
 from sidecar.config.sections import Section, twice
+
+MOST_ENDPOINTS: Final = 256
 
 _UPSTREAM: Final = UpstreamPolicy(())
 _RETRIES: Final = RetryPolicy()
+_EJECTION: Final = EjectionPolicy()
+_HEALTH: Final = HealthPolicy("/")
 
 
 class RetriesSection(Section):
@@ -41,10 +54,61 @@ class RetriesSection(Section):
             yield Fault(("on_status",), "on_status does nothing without attempts", "add `attempts: 1`")
 
 
+class EjectionSection(Section):
+    """When one of several endpoints rests for what its requests came to, while the others do clearly better."""
+
+    mode: ControlMode = Field(
+        default=_EJECTION.mode, description="observe: count ejections, and eject nothing. off: watch nothing."
+    )
+    consecutive: Annotated[int, count(0, 1_000_000)] = Field(
+        default=_EJECTION.consecutive, description="Failures in a row that eject it; 0 switches the rule off."
+    )
+    error_ratio: RatioAboveZero = Field(
+        default=_EJECTION.error_ratio, description="Or this ratio of failures in the window."
+    )
+    min_requests: Annotated[int, count(2, 1_000_000)] = Field(
+        default=_EJECTION.min_requests, description="Fewer requests in the window never eject by the ratio."
+    )
+    window: Duration = Field(default=_EJECTION.window_s, description="Requests of this time are judged.")
+    base: Duration = Field(
+        default=_EJECTION.base_s,
+        description="The n-th ejection takes n times this; one less for each such time in service.",
+    )
+    max: Duration = Field(default=_EJECTION.max_s, description="Longest ejection.")
+    max_ejected: Ratio = Field(
+        default=_EJECTION.max_ratio,
+        description="Part of the endpoints that may be ejected at a time; one may always be, the last one in service never.",
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """Refuse one failure as proof, and times that contradict each other."""
+        if self.consecutive == 1:
+            yield Fault(("consecutive",), "one failure would eject", "write 2 or more, or 0 to switch the rule off")
+        if self.max < self.base:
+            yield Fault(("max",), "max is shorter than base", "make it at least as long")
+
+
+class HealthSection(Section):
+    """How each endpoint is asked whether it is well."""
+
+    path: TargetPath = Field(description="What is asked for; a status below 400 is well.")
+    interval: Duration = Field(default=_HEALTH.interval_s, description="Between two checks of one endpoint.")
+    timeout: Duration = Field(default=_HEALTH.timeout_s, description="For the whole check.")
+    unhealthy: Annotated[int, count(1, 100)] = Field(
+        default=_HEALTH.unhealthy, description="Failed checks in a row that take it out of service."
+    )
+    healthy: Annotated[int, count(1, 100)] = Field(
+        default=_HEALTH.healthy, description="Good checks in a row that bring it back."
+    )
+
+
 class UpstreamSection(Section):
     """The API behind."""
 
-    endpoints: list[EndpointUrl] = Field(default=[], description="Its addresses; at least one, here or by --upstream.")
+    endpoints: list[EndpointUrl] = Field(
+        default=[],
+        description="Its addresses; at least one, here or by --upstream. The less loaded one of two is chosen, by weight.",
+    )
     connect_timeout: Duration = Field(
         default=_UPSTREAM.connect_timeout_s, description="Until a connection stands; then 504."
     )
@@ -59,7 +123,23 @@ class UpstreamSection(Section):
         default=_UPSTREAM.pool, description="Idle connections kept for each endpoint and worker."
     )
     retries: RetriesSection = Field(default=RetriesSection(), description="Which requests are sent again.")
+    ejection: EjectionSection = Field(
+        default=EjectionSection(), description="When one of several endpoints rests for its failures."
+    )
+    health: HealthSection | None = Field(
+        default=None, description="How endpoints are asked whether they are well; absent: not at all."
+    )
+    slow_start: DurationOrZero = Field(
+        default=_UPSTREAM.slow_start_s, description="An endpoint that comes back takes a growing part for so long."
+    )
+    resolve: Duration = Field(
+        default=_UPSTREAM.resolve_s,
+        description="Names are looked up again after this; the last good addresses stay when that fails.",
+    )
 
     def faults(self) -> Iterator[Fault]:
-        """Refuse an endpoint that stands there twice."""
+        """Refuse an endpoint that stands there twice, and more of them than turns can be made for."""
         yield from twice("endpoints", [str(endpoint) for endpoint in self.endpoints])
+        if len(self.endpoints) > MOST_ENDPOINTS:
+            problem = f"{len(self.endpoints)} endpoints are more than {MOST_ENDPOINTS}"
+            yield Fault(("endpoints",), problem, "put a load balancer's name in their place")

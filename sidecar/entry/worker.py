@@ -6,7 +6,8 @@ neither to serve: without a controller it goes on with what it has and boots fro
 
     heard                         done
     Prepare, Commit               compile in a child process, answer, swap the policies without dropping a request
-    Directives, Shares            handed to the guards, the full set
+    Directives, Shares            handed to the guards, the full set; what they say of endpoints to the pool
+    Unhealthy                     handed to the pool, the full set
     BreakerOpen, BreakerReset     handed to the guard
     Drain; drain on the           not ready, accept for `delay`, then close what is idle, end what is in flight within
       heartbeat; SIGTERM          `grace`, exit 0
@@ -49,6 +50,7 @@ from sidecar.link.frames import (
     Sample,
     Shares,
     Trip,
+    Unhealthy,
 )
 from sidecar.link.runtime import BootConfig, link_path, read_boot
 from sidecar.proxy.downstream import Downstream
@@ -77,7 +79,7 @@ class Worker:
         self._install = install_of(Path(told.static["state"]))
         self._tap = Tap(told.epoch, self._send)
         version = boot.version if boot is not None else 0
-        self.plane = Plane(self._loop, self._install, self._shared(compiled), version, self._tap, now)
+        self.plane = Plane(self._loop, self._install, self._shared(compiled), version, self._tap, now, seed=told.epoch)
         self._born_at = clock.now()
         self._link = LinkClient(link_path(told.runtime), self._hello, self._take)
         self._prepared: tuple[Prepare, asyncio.Task[Compiled]] | None = None
@@ -92,7 +94,8 @@ class Worker:
         kept = boot.shares if boot is not None else {}
         self._sharing = Sharing(told.index, told.epoch, told.workers, self.plane.guard, kept, now)
         if boot is not None:
-            self.plane.guard.direct(boot.directives, now)
+            self.plane.direct(boot.directives, now)
+            self.plane.pool.check(boot.unhealthy, now)
             for breaker in boot.breakers:
                 self.plane.guard.open_breaker(breaker.route, breaker.until_at, breaker.detail, now)
 
@@ -173,6 +176,7 @@ class Worker:
                 self._tap.second()
                 self.plane.second(now)
                 self._report(now)
+            self.plane.pool.turn(now)
 
     def _tell_trips(self, now: float) -> None:
         for trip in self.plane.guard.tick(now):
@@ -203,6 +207,8 @@ class Worker:
 
     # --- the controller ---------------------------------------------------------------------------------------
 
+            endpoints=plane.pool.states(now),
+            retries=(plane.retries.sent, plane.retries.denied),
     def _send(self, frame: Decided | Sample | Trip | Ack) -> None:
         self._link.send(frame)
 
@@ -227,7 +233,9 @@ class Worker:
             case Commit():
                 self._start(self._commit(frame.version))
             case Directives():
-                guard.direct(frame.items, now)
+                self.plane.direct(frame.items, now)
+            case Unhealthy():
+                self.plane.pool.check(frame.until_at, now)
             case Shares():
                 self._sharing.take(self._link, frame, now, leaving=self._leaving)
             case BreakerOpen():

@@ -106,6 +106,7 @@ class BootConfig:
         directives: Isolations and overrides in force; each ends by its own `end_at`.
         breakers: Breakers that were opened by another worker's trip and are still open.
         file_hash: The file's, when this was written: a start after the file has changed must not boot from this.
+        unhealthy: Endpoints that fail their health checks, each until a moment.
         shares: Worker → bucket → its part of the limit (`controller/shares.py`); empty where one worker serves alone.
     """
 
@@ -116,6 +117,7 @@ class BootConfig:
     breakers: tuple[BreakerOpen, ...] = ()
     file_hash: str = ""
     shares: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    unhealthy: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_boot(runtime: Path, boot: BootConfig) -> None:
@@ -135,6 +137,7 @@ def write_boot(runtime: Path, boot: BootConfig) -> None:
         "boot": clock.boot_id(),
         "directives": [directive_to_json(item) for item in boot.directives],
         "breakers": [[item.route, item.until_at, item.detail] for item in boot.breakers],
+        "unhealthy": dict(boot.unhealthy),
         "shares": {str(worker): dict(parts) for worker, parts in boot.shares.items()},
     }
     path = runtime / BOOT_FILE
@@ -161,6 +164,7 @@ def read_boot(runtime: Path) -> BootConfig | None:
             breakers=tuple(BreakerOpen(*item) for item in row["breakers"]) if same_boot else (),
             file_hash=str(row.get("file_hash", "")),
             shares={int(n): dict(parts) for n, parts in row.get("shares", {}).items()} if same_boot else {},
+            unhealthy=dict(row.get("unhealthy", {})) if same_boot else {},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

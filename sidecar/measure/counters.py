@@ -21,7 +21,7 @@ Which requests are in which table
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import log2
 from typing import Final, Protocol
 
@@ -344,6 +344,8 @@ class Meter:
         dropped: int = 0,
         draining: bool = False,
         since_at: float = 0.0,
+        endpoints: Mapping[str, Sequence[object]] | None = None,
+        retries: tuple[int, int] = (0, 0),
     ) -> Tick:
         """Return the frame of this second: the routes that changed since the last one, and the worker's gauges."""
         routes = {name: row.tick(guard.gauges(name, now), now) for name, row in self._routes.items()}
@@ -362,6 +364,9 @@ class Meter:
             draining=draining,
             since_at=since_at,
             full=full,
+            endpoints=endpoints or {},
+            retries=retries[0],
+            retries_denied=retries[1],
         )
 
 

@@ -43,14 +43,15 @@ from sidecar.guard.guard import Ticket
 from sidecar.measure.classify import classify
 from sidecar.proxy import refusing
 from sidecar.proxy.body import Body, ChunkedBody, LengthBody
+from sidecar.proxy.dial import Dial
 from sidecar.proxy.framing import RequestHead, ResponseHead
 from sidecar.proxy.headers import must_close, rechunks, request_head, response_head
 from sidecar.proxy.payload import NO_BODY, answer_part, body_of, refusal_of, request_part, skippable
 from sidecar.proxy.plane import Client, Live, Plane, Route
-from sidecar.proxy.pool import HOT_S, Dial
+from sidecar.proxy.pool import HOT_S
 from sidecar.proxy.route import path_template
 from sidecar.proxy.shaper import Place
-from sidecar.proxy.upstream import Upstream
+from sidecar.proxy.upstream import Home, Upstream
 from sidecar.reasons import TABLE, Reason, Refusal
 
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
@@ -63,7 +64,7 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_chunks", "_client", "_delimited", "_early", "_ended", "_endpoint", "_head", "_interims", "_keep", "_latency_s", "_live", "_moved", "_own_s", "_place", "_plane", "_repeats",
+        "_chunks", "_client", "_delimited", "_early", "_ended", "_head", "_home", "_interims", "_keep", "_latency_s", "_live", "_moved", "_own_s", "_place", "_plane", "_repeats",
         "_retries", "_seen_bytes", "_started_at", "_ticket", "body", "dial", "key", "request_done", "route", "sent_at", "status",
         "upstream",
     )  # fmt: skip
@@ -85,15 +86,12 @@ class Exchange:
         self._ticket: Ticket | None = None
         self._place: Place | None = None
         self._early = b""
-        self._seen_bytes = 0
-        self._repeats = self._retries = 0
-        self._keep = False
-        self._chunks = False
+        self._home: Home | None = None
+        self._seen_bytes = self._repeats = self._retries = 0
         self._latency_s: float | None = None
         self._delimited = True
-        self._endpoint = ""
         self._own_s = 0.0
-        self._ended = self._moved = self._interims = False
+        self._keep = self._chunks = self._ended = self._moved = self._interims = False
 
     def __repr__(self) -> str:
         stage = "dialling" if self.dial else "ended" if self._ended else "answering" if self.status else "waiting"
@@ -143,8 +141,10 @@ class Exchange:
         self._own_s = 0.0  # the wait is no work of ours
 
     def _connect(self, now: float) -> None:
-        pool = self._plane.pool
-        backend = pool.choose(now)
+        pool, home = self._plane.pool, self._home
+        backend = pool.choose() if home is None else pool.again(home, now)
+        if backend is None:
+            return self.fail(pool.refusal(now), now)
         fresh = self._repeats > 0 or (self._client.requests == 1 and self._head.method not in _IDEMPOTENT)
         upstream = None if fresh else backend.take(now - HOT_S if self._repeatable() else now)
         if upstream is None:
@@ -153,6 +153,7 @@ class Exchange:
         else:
             self._send(upstream)
             self._own_s = self.sent_at - self._started_at if self.request_done else 0.0
+        return None
 
     def connected(self, upstream: Upstream, now: float) -> None:  # noqa: ARG002  Dialler's signature
         """Send the request on the connection that was made for it."""
@@ -162,8 +163,8 @@ class Exchange:
 
     def _send(self, upstream: Upstream) -> None:
         self.upstream = upstream
-        self._endpoint = upstream.home.label
-        named = b"" if self._head.host else upstream.home.label.encode("ascii")
+        self._home = home = upstream.home
+        named = b"" if self._head.host else home.authority
         head = request_head(self._head, self._client.peer, self._live.hop, clock.random_bits(_TRACE_BITS), named)
         upstream.ask(self, self._head.method, head + self._early if self._early else head)
         self._early = b""
@@ -204,7 +205,7 @@ class Exchange:
     def response(self, head: ResponseHead, payload: bytes, now: float, *, whole: Body | None) -> None:
         """Pass the answer's head on, in one write with what came of its body."""
         request = self._head
-        if head.status >= 400 and self._unwanted(head.status):
+        if head.status >= 400 and self._unwanted(head.status, now):
             return self._repeat(now)
         if self.sent_at >= 0.0:
             self._latency_s = now - self.sent_at
@@ -287,7 +288,7 @@ class Exchange:
         """Send again what may be sent again; else answer or cut."""
         upstream, self.upstream = self.upstream, None
         stale = upstream is not None and upstream.used > 1
-        if untouched and self._repeatable() and ((stale and not self._repeats) or self._may_retry()):
+        if untouched and self._repeatable() and ((stale and not self._repeats) or self._may_retry(now)):
             self._repeat(now)
         else:
             self._note_age(now)
@@ -336,18 +337,20 @@ class Exchange:
     def _repeatable(self) -> bool:
         return self.body is NO_BODY and self._head.method in _IDEMPOTENT
 
-    def _may_retry(self) -> bool:
+    def _may_retry(self, now: float) -> bool:
         """Take one of this request's attempts, and of the worker's budget."""
         policy = self._live.policy.upstream.retries
         if self._retries >= policy.attempts or not self._plane.retries.spend(policy.budget_ratio):
             return False
         self._retries += 1
+        if self._home is not None and self._home.watched:
+            self._home.judge(now, failed=True)
         return True
 
-    def _unwanted(self, status: int) -> bool:
+    def _unwanted(self, status: int, now: float) -> bool:
         """Tell whether an answer of *status* is dropped and the request sent again."""
-        wanted = status not in self._live.policy.upstream.retries.on_status
-        return not wanted and not self._interims and self._repeatable() and self._may_retry()
+        unwanted = status in self._live.policy.upstream.retries.on_status
+        return unwanted and not self._interims and self._repeatable() and self._may_retry(now)
 
     def _repeat(self, now: float) -> None:
         self._let_go()
@@ -384,8 +387,10 @@ class Exchange:
         if self._ended:
             return
         self._ended = True
-        route, ticket, status, head = self.route, self._ticket, self.status, self._head
+        route, ticket, status, head, home = self.route, self._ticket, self.status, self._head, self._home
         outcome = classify(reason, status or None, route.failure_statuses)
+        if home is not None and home.watched and (reason is None or outcome is Outcome.FAILURE):
+            home.judge(now, failed=outcome is Outcome.FAILURE)
         latency_s, directive = self._latency_s, None
         if ticket is not None:
             self._ticket, directive = None, ticket.directive
@@ -397,8 +402,8 @@ class Exchange:
         slow = latency_s is not None and latency_s >= route.slow_s
         template = path_template(head.path)
         route.counters.end(
-            self.key, head.method, seen, reason, outcome, now - self._started_at, latency_s, slow, self._endpoint,
-            template, directive,
+            self.key, head.method, seen, reason, outcome, now - self._started_at, latency_s, slow,
+            "" if home is None else home.label, template, directive,
         )  # fmt: skip
         samples, failed = route.samples, outcome is Outcome.FAILURE
         if (samples.any or failed) and samples.take(failed=failed):

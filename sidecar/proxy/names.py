@@ -1,9 +1,15 @@
 """
 The addresses of the endpoints' names, looked up beside the traffic and kept when a look-up fails.
 
-A name is looked up when the first connection to it is made, then every 30 s, and sooner (at most once a second) when a
-connection fails. A look-up that fails or finds nothing leaves the last good addresses in force: a name server that
-is down must not take the API with it. An IP address needs no look-up.
+Theory.   A name is looked up when the first connection to it is made, then every `upstream.resolve`, and sooner (at most once a second)
+          when a connection fails. A look-up that fails or finds nothing leaves the last good addresses in force: a name
+          server that is down must not take the API with it. An IP address needs no look-up.
+
+          Each new connection begins with the next address, so that all of them are used; one that could not be reached is tried
+          last until the next look-up.
+
+What can go wrong. A name whose addresses changed has connections to the old ones: the pool is told (`moved`) and lets go of them. A name
+          with more than `MOST` addresses: the rest is left out.
 """
 
 from __future__ import annotations
@@ -11,19 +17,30 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sidecar import clock
 
-REFRESH_S: Final = 30.0  # as nginx's resolver with no TTL at hand: getaddrinfo(3) tells none
+MOST: Final = 16
 _RETRY_S: Final = 1.0
+
+Moved = Callable[[str, Sequence[str]], None]
 
 
 class Names:
-    """The last good addresses by name; a look-up runs in the event loop's thread pool."""
+    """
+    The last good addresses by name; a look-up runs in the event loop's thread pool.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        refresh_s: A name is looked up again after this; nginx's resolver takes the TTL, which getaddrinfo(3) tells not.
+        moved: Is told the addresses of a name that lost one.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, refresh_s: float, moved: Moved) -> None:
+        self.refresh_s = refresh_s
         self._loop = loop
+        self._moved = moved
         self._good: dict[str, tuple[str, ...]] = {}
         self._asked_at: dict[str, float] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -42,17 +59,33 @@ class Names:
             return (name,)
         if name not in self._good:
             await asyncio.shield(self._look_up(name))
-        elif clock.now() - self._asked_at[name] > REFRESH_S:
-            self._look_up(name)
         good = self._good.get(name)
         if good is None:
             raise OSError(f"the name {name} has no address: correct upstream.endpoints or the name service")
+        self._good[name] = (*good[1:], good[0])
         return good
 
-    def failed(self, name: str) -> None:
-        """Look *name* up anew: a connection to one of its addresses failed."""
-        if not _is_address(name) and clock.now() - self._asked_at.get(name, 0.0) > _RETRY_S:
+    def failed(self, name: str, address: str) -> None:
+        """Try *address* last from now on, and look *name* up anew: a connection failed."""
+        good = self._good.get(name)
+        if good is None:
+            return
+        if address in good:
+            self._good[name] = (*(each for each in good if each != address), address)
+        if clock.now() - self._asked_at[name] > _RETRY_S:
             self._look_up(name)
+
+    def turn(self, now: float) -> None:
+        """Look up again what was looked up too long ago."""
+        for name, asked_at in tuple(self._asked_at.items()):
+            if now - asked_at > self.refresh_s:
+                self._look_up(name)
+
+    def keep(self, names: frozenset[str]) -> None:
+        """Forget all names but these."""
+        for name in self._asked_at.keys() - names:
+            del self._asked_at[name]
+            self._good.pop(name, None)
 
     def close(self) -> None:
         """Wait for no look-up any more."""
@@ -73,8 +106,14 @@ class Names:
             return
         finally:
             del self._running[name]
-        if found:
-            self._good[name] = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+        addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))[:MOST]
+        if not addresses or name not in self._asked_at:
+            return
+        before = self._good.get(name, ())
+        if set(before) != set(addresses):
+            self._good[name] = addresses
+            if set(before) - set(addresses):
+                self._moved(name, addresses)
 
 
 def _is_address(name: str) -> bool:

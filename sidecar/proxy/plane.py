@@ -8,13 +8,14 @@ request and no request sees half of each. Guards and counters outlive it, becaus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.config.policies import Compiled, Match, ProxyPolicy, RouteRule
+from sidecar.facts import Directive
 from sidecar.guard.guard import Guard, RouteGuard
 from sidecar.guard.policies import LimitMode
 from sidecar.measure.counters import Meter, RouteCounters
@@ -164,7 +165,14 @@ class Plane:
     """The data plane of one worker."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, install: Install, compiled: Compiled, version: int, tap: Tap, now: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        install: Install,
+        compiled: Compiled,
+        version: int,
+        tap: Tap,
+        now: float,
+        seed: str = "",
     ) -> None:
         self.loop = loop
         self.wheel = Wheel(loop)
@@ -180,7 +188,7 @@ class Plane:
         self._shapers: dict[str, Shaper] = {}
         self._shape(compiled)
         self.live = Live(compiled, version, install, self.guard, self.meter, tap, self._shapers)
-        self.pool = Pool(loop, self.wheel, compiled.proxy.upstream)
+        self.pool = Pool(loop, self.wheel, compiled.proxy.upstream, seed or install.pseudonym)
         self.retries = RetryBudget(now)
         nowhere = RouteRule(UNROUTED, Match())
         self.unrouted = Route(
@@ -261,6 +269,11 @@ class Plane:
         return bool(idle)
 
     def second(self, now: float) -> None:
+    def direct(self, directives: Sequence[Directive], now: float) -> None:
+        """Take the full set of directives in force: those about endpoints are the pool's, all others the guard's."""
+        self.guard.direct(directives, now)
+        self.pool.direct(directives, now)
+
         """Let time act on what is shared (about once a second)."""
         self.retries.note(self.pool.asked, now)
 

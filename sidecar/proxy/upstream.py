@@ -84,6 +84,11 @@ class Home(Protocol):
     """Where a connection lives between two requests: the pool's part for its endpoint."""
 
     label: str
+    authority: bytes
+    watched: bool
+
+    def judge(self, now: float, *, failed: bool) -> None:
+        """Learn what a request came to."""
 
     def give(self, upstream: Upstream, now: float) -> None:
         """Take *upstream* back, ready for the next request."""
@@ -93,11 +98,15 @@ class Home(Protocol):
 
 
 class Upstream(asyncio.BufferedProtocol):
-    """One connection to the API; `transport` drops what is written before it stands and after it is gone."""
+    """
+    One connection to the API; `transport` drops what is written before it stands and after it is gone.
+
+    A `retired` one serves no further request.
+    """
 
     __slots__ = (
         "_body", "_interim", "_keep", "_method", "_partial", "_paused", "_poll",
-        "blocked", "caller", "home", "idle_since", "timer", "transport", "used",
+        "blocked", "caller", "home", "idle_since", "retired", "timer", "transport", "used",
     )  # fmt: skip
 
     def __init__(self, home: Home, wheel: Wheel) -> None:
@@ -108,6 +117,7 @@ class Upstream(asyncio.BufferedProtocol):
         self.used = 0
         self.idle_since = 0.0
         self.blocked = False
+        self.retired = False
         self._method = ""
         self._partial = b""
         self._body: Body | None = None

@@ -12,7 +12,7 @@ from sidecar import clock
 from sidecar.config.policies import Endpoint, UpstreamPolicy
 from sidecar.proxy.deadline import Wheel
 from sidecar.proxy.names import Names
-from sidecar.proxy.pool import Pool
+from sidecar.proxy.pool import Backend, Pool
 from sidecar.proxy.upstream import Upstream as Connection
 from sidecar.reasons import Reason
 from tests.support.upstream import Upstream
@@ -36,6 +36,10 @@ class Waiting:
         self.got.set_exception(error)
 
 
+def chosen(pool: Pool, times: int = 64) -> set[Backend | None]:
+    return {pool.choose() for _ in range(times)}
+
+
 def endpoint_of(upstream: Upstream) -> Endpoint:
     return Endpoint("127.0.0.1", upstream.port)
 
@@ -47,7 +51,9 @@ def pool_of(*endpoints: Endpoint, most: int = 256, idle_timeout_s: float = 60.0)
 
 async def dial(pool: Pool) -> Connection | tuple[Reason, str]:
     waiting = Waiting()
-    pool.dial(pool.choose(clock.now()), waiting)
+    chosen = pool.choose()
+    assert chosen is not None
+    pool.dial(chosen, waiting)
     return await asyncio.wait_for(waiting.got, 5)
 
 
@@ -109,15 +115,18 @@ async def test_a_failed_endpoint_is_skipped_for_a_time() -> None:
     """
     pool = pool_of(Endpoint("127.0.0.1", 1), Endpoint("127.0.0.1", 2))
     one, two = pool.backends
-    one.failed(100.0)
+    one.unreached(100.0)
+    assert chosen(pool) == {two}
+    pool.turn(100.9)
+    assert chosen(pool) == {two}
+    pool.turn(101.1)
+    assert chosen(pool) == {one, two}
 
-    assert {pool.choose(100.5) for _ in range(4)} == {two}
-    assert {pool.choose(101.1) for _ in range(4)} == {one, two}
-    one.failed(102.0)
-    two.failed(102.0)
-    assert {pool.choose(102.1) for _ in range(4)} == {one, two}
-    one.reached()
-    assert {pool.choose(102.1) for _ in range(4)} == {one}
+    one.unreached(102.0)
+    two.unreached(102.0)
+    assert chosen(pool) == {one, two}
+    one.reached(102.1)
+    assert chosen(pool) == {one}
 
 
 async def test_the_only_endpoint_is_never_skipped() -> None:
@@ -125,7 +134,7 @@ async def test_the_only_endpoint_is_never_skipped() -> None:
     A single endpoint is tried again at once: there is nobody else, and its return must be seen.
     """
     pool = pool_of(Endpoint("127.0.0.1", 1))
-    pool.backends[0].failed(clock.now())
+    pool.backends[0].unreached(clock.now())
 
     answer = await dial(pool)
 
@@ -178,7 +187,7 @@ async def test_names_keep_their_last_good_addresses(monkeypatch: pytest.MonkeyPa
     A look-up that fails leaves what was found before in force; a name that was never found says what to correct.
     """
     loop = asyncio.get_running_loop()
-    names = Names(loop)
+    names = Names(loop, 30.0, lambda name, addresses: None)
     found = await names.addresses("localhost")
 
     async def down(*_: object, **__: object) -> list[object]:
@@ -186,10 +195,55 @@ async def test_names_keep_their_last_good_addresses(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(loop, "getaddrinfo", down)  # the name service is outside; everything of ours is real
     names._asked_at["localhost"] = 0.0
-    names.failed("localhost")
-    await asyncio.sleep(0.01)
+    names.failed("localhost", found[0])
+    await asyncio.gather(*names._running.values())
 
-    assert await names.addresses("localhost") == found
+    assert set(await names.addresses("localhost")) == set(found)
     assert await names.addresses("192.0.2.1") == ("192.0.2.1",)
     with pytest.raises(OSError, match=r"correct upstream\.endpoints"):
         await names.addresses("never-found.test")
+
+
+async def test_a_name_is_looked_up_again_and_lets_go_of_old_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Every `resolve` the name is asked for; the pool hears of a name that lost an address, and of no other change.
+    """
+    loop = asyncio.get_running_loop()
+    told: list[tuple[str, object]] = []
+    answers = [("192.0.2.1", "192.0.2.2"), ("192.0.2.2", "192.0.2.1"), ("192.0.2.2", "192.0.2.3")]
+
+    async def look_up(*_: object, **__: object) -> list[object]:
+        return [(0, 0, 0, "", (address, 0)) for address in answers.pop(0)]
+
+    monkeypatch.setattr(loop, "getaddrinfo", look_up)  # the name service is outside; everything of ours is real
+    names = Names(loop, 30.0, lambda name, addresses: told.append((name, addresses)))
+    assert [await names.addresses("api.test") for _ in range(2)] == [
+        ("192.0.2.1", "192.0.2.2"),
+        ("192.0.2.2", "192.0.2.1"),
+    ]
+
+    for late_s in (31.0, 62.0):
+        names.turn(clock.now() + late_s)
+        await asyncio.gather(*names._running.values())
+        names._asked_at["api.test"] = clock.now() + late_s
+    assert told == [("api.test", ("192.0.2.2", "192.0.2.3"))]
+    assert answers == []
+
+
+async def test_connections_to_an_address_that_is_gone_are_let_go(upstream: Upstream) -> None:
+    """
+    An idle one is closed at once, one in use after its request.
+    """
+    pool = pool_of(endpoint_of(upstream))
+    idle, used = await dial(pool), await dial(pool)
+    assert isinstance(idle, Connection)
+    assert isinstance(used, Connection)
+    backend = pool.backends[0]
+    backend.give(idle, clock.now())
+
+    backend.moved(("127.0.0.1",))
+    assert backend.idle == [idle]
+    backend.moved(("192.0.2.1",))
+    assert (backend.idle, backend.open) == ([], {used})
+    backend.give(used, clock.now())
+    assert backend.open == set()
