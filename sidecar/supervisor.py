@@ -38,16 +38,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidecar import clock
-from sidecar.link.runtime import BOOT_FILE, link_path, read_boot
+from sidecar.link.runtime import link_path
 from sidecar.supervise.backoff import Backoff
 from sidecar.supervise.child import Child, Kind, spawn
-from sidecar.supervise.listeners import ListenError, address_of, bind, bind_unix
+from sidecar.supervise.listeners import ListenError, address_of, bind_all, bind_unix
 from sidecar.supervise.notify import Notifier
 from sidecar.supervise.reading import Reading
 from sidecar.supervise.say import say
 from sidecar.supervise.signals import SignalSocket
 from sidecar.supervise.stand_in import StandIn
-from sidecar.supervise.start import Flags, StartError, lock_state, private_runtime, resolve
+from sidecar.supervise.start import Flags, StartError, forget_stale_boot, lock_state, private_runtime, resolve
 from sidecar.supervise.watch import watch
 
 TURN_S: Final = 0.25
@@ -85,7 +85,7 @@ class Supervisor:
         self._watch = watch(os.environ, static)
         self._lock = lock_state(Path(static["state"]))
         self._runtime = private_runtime(Path(static["state"]))
-        self._sockets = _bind_all({name: static[name] for name in LISTENERS})
+        self._sockets = bind_all({name: static[name] for name in LISTENERS})
         self._sockets["link"] = bind_unix(link_path(self._runtime))
         self._children: list[Child] = []
         self._rolling: list[Child] = []
@@ -106,7 +106,7 @@ class Supervisor:
         """Serve until told to stop; return the exit code."""
         self._signals = SignalSocket(self._selector, self._signalled)
         self._greet()
-        _forget_stale_boot(self._runtime, self._static["file_hash"])
+        forget_stale_boot(self._runtime, self._static["file_hash"])
         for kind in (Kind.CONTROLLER, *[Kind.WORKER] * int(self._static["workers"])):
             self._start(kind)
         while self._phase is not Phase.STOPPING or self._children:
@@ -343,7 +343,7 @@ class Supervisor:
         if fixed:
             say(f"{', '.join(fixed)} cannot change while running; restart for it", level="warning")
         moved = [name for name in changed if name not in fixed]
-        bound = _bind_all({name: static[name] for name in moved})
+        bound = bind_all({name: static[name] for name in moved})
         self._static = {**static, **{name: old[name] for name in fixed}}
         if {"observe", "admin"} & set(moved):
             self._stand_in.switch(None)
@@ -365,13 +365,13 @@ class Supervisor:
             return
         spare = len(fresh) + len(self._rolling) - int(self._static["workers"])
         if spare > 0:
-            self._drain(self._rolling.pop(0) if self._rolling else fresh[-1])
+            self._drain(self._rolling.pop(0) if self._rolling else fresh[-1], replaced=True)
         elif self._rolling or spare < 0:
             self._start(Kind.WORKER)
 
-    def _drain(self, child: Child, order: str = "drain") -> None:
+    def _drain(self, child: Child, order: str = "drain", *, replaced: bool = False) -> None:
         child.draining = True
-        child.tell(do=order)
+        child.tell(do=order, replaced=replaced)
 
     def _signalled(self, number: signal.Signals) -> None:
         match number:
@@ -381,26 +381,6 @@ class Supervisor:
                 self._reload("SIGHUP")
             case _:
                 pass  # SIGCHLD: the turn reaps
-
-
-def _bind_all(addresses: Mapping[str, str]) -> dict[str, socket.socket]:
-    """Bind all of *addresses* or none."""
-    bound: dict[str, socket.socket] = {}
-    try:
-        for name, address in addresses.items():
-            bound[name] = bind(name, address)
-    except ListenError:
-        for listening in bound.values():
-            listening.close()
-        raise
-    return bound
-
-
-def _forget_stale_boot(runtime: Path, file_hash: str) -> None:
-    """Drop what an earlier run left for its workers when the file has changed since: the file is what counts then."""
-    boot = read_boot(runtime)
-    if boot is None or boot.file_hash != file_hash:
-        (runtime / BOOT_FILE).unlink(missing_ok=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ neither to serve: without a controller it goes on with what it has and boots fro
     Unhealthy                     handed to the pool, the full set
     BreakerOpen, BreakerReset     handed to the guard
     Drain; drain on the           not ready, accept for `delay`, then close what is idle, end what is in flight within
-      heartbeat; SIGTERM          `grace`, exit 0
+      heartbeat; SIGTERM          `grace`, exit 0; each answer ends its connection from the beginning
     end of the heartbeat          the supervisor is gone: exit at once
 """
 
@@ -61,6 +61,7 @@ from sidecar.supervise.tether import tether
 
 BACKLOG: Final = 4096
 HEARTBEAT_S: Final = 1.0
+HANDOVER_S: Final = 1.0  # a replaced worker's clients get an answer that says close, before idle connections are closed
 TURN_S: Final = 0.25
 TURNS_A_SECOND: Final = 4
 INVALID: Final = 2
@@ -123,22 +124,28 @@ class Worker:
         self.plane.close()
         return 0
 
-    def leave(self, delay_s: float | None = None, grace_s: float | None = None) -> None:
-        """Begin to leave: see the table above."""
+    def leave(self, delay_s: float | None = None, grace_s: float | None = None, *, replaced: bool = False) -> None:
+        """Begin to leave: see the table above; *replaced* when another worker takes the new connections already."""
         if not self._leaving:
             self._leaving = True
             self._news.set()
             drain = self._drain
             self._start(
                 self._drained(
-                    drain.delay_s if delay_s is None else delay_s, drain.grace_s if grace_s is None else grace_s
+                    drain.delay_s if delay_s is None else delay_s,
+                    drain.grace_s if grace_s is None else grace_s,
+                    replaced=replaced,
                 )
             )
 
-    async def _drained(self, delay_s: float, grace_s: float) -> None:
-        await asyncio.sleep(delay_s)
+    async def _drained(self, delay_s: float, grace_s: float, *, replaced: bool) -> None:
+        self.plane.draining = True  # each answer from now on ends its connection, so that few are cut off at the end
+        if not replaced:
+            await asyncio.sleep(delay_s)
         for server in self._servers:
             server.close()
+        if replaced:
+            await asyncio.sleep(HANDOVER_S)
         self.plane.drain(clock.now())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.plane.emptied.wait(), grace_s)
@@ -316,18 +323,20 @@ class Worker:
     async def _obey(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):
             while line := await reader.readline():
-                if _order(line) == "drain":
-                    self.leave()
+                order = _order(line)
+                if order.get("do") == "drain":
+                    self.leave(replaced=bool(order.get("replaced")))
                 self._news.set()  # any line is answered at once
         self._news.set()
 
 
-def _order(line: bytes) -> str:
+def _order(line: bytes) -> dict[str, Any]:
     """Return what the supervisor wants done; a torn line wants nothing."""
     try:
-        return str(json.loads(line).get("do"))
-    except (ValueError, AttributeError):
-        return ""
+        made = json.loads(line)
+    except ValueError:
+        return {}
+    return made if isinstance(made, dict) else {}
 
 
 def compiled_for(told: Told, boot: BootConfig | None) -> tuple[str, Compiled]:

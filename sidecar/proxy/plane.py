@@ -246,6 +246,7 @@ class Plane:
     def drain(self, now: float) -> None:
         """Let every connection end with the request that it carries, those that carry none at once; then `emptied`."""
         self.draining = True
+        self.emptied.clear()  # it may have been empty for a moment before it was to stay so
         if not self.connections:
             self.emptied.set()
         for shaper in self._shapers.values():

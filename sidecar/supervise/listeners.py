@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,24 @@ def bind(name: str, address: str) -> socket.socket:
         raise ListenError(
             f"{name}: {address} cannot be listened on: {error.strerror or error}", _hint(name, address, error)
         ) from error
+
+
+def bind_all(addresses: Mapping[str, str]) -> dict[str, socket.socket]:
+    """
+    Return a listening socket for each of *addresses*, by the setting's name: all of them or none.
+
+    Raises:
+        ListenError: when one cannot be bound.
+    """
+    bound: dict[str, socket.socket] = {}
+    try:
+        for name, address in addresses.items():
+            bound[name] = bind(name, address)
+    except ListenError:
+        for listening in bound.values():
+            listening.close()
+        raise
+    return bound
 
 
 def _bind_tcp(host: str, port: int) -> socket.socket:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from sidecar.link.runtime import RuntimeDirError, runtime_dir
+from sidecar.link.runtime import BOOT_FILE, RuntimeDirError, read_boot, runtime_dir
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _FLAGS: Final = (("--upstream", "URL"), ("--listen", "ADDR"), ("--workers", "N"))
@@ -116,3 +116,10 @@ def private_runtime(state: Path) -> Path:
     except RuntimeDirError as error:
         problem, _, hint = str(error).partition("; ")
         raise StartError(1, problem, hint or "set XDG_RUNTIME_DIR to a directory of yours") from error
+
+
+def forget_stale_boot(runtime: Path, file_hash: str) -> None:
+    """Drop what an earlier run left for its workers when the file has changed since: the file is what counts then."""
+    boot = read_boot(runtime)
+    if boot is None or boot.file_hash != file_hash:
+        (runtime / BOOT_FILE).unlink(missing_ok=True)

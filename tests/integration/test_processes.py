@@ -199,6 +199,29 @@ def test_sigterm_finishes_what_is_in_flight() -> None:
         assert not bad, load.said(bad)
 
 
+def test_the_delay_lets_everybody_leave(shop: Shop) -> None:
+    """
+    During `drain.delay` readiness is false while everything is served, and each answer ends its connection: when the
+    listener closes no request is cut off.
+    """
+    with sidecar(shop.url, drain={"delay": "2s"}) as running:
+        with Client(running.address()) as kept, running.load(60) as load:
+            load.wait(60)
+            assert kept.ask("GET", "/api/products/1").fields.get("connection") != "close"
+            running.signal(signal.SIGTERM)
+            until(lambda: running.observe("/readyz").status == 503, "it is not ready")
+            assert kept.ask("GET", "/api/products/1").fields["connection"] == "close"
+            with Client(running.address()) as fresh:
+                answer = fresh.ask("GET", "/api/products/1")
+                assert (answer.status, answer.fields["connection"]) == (200, "close")
+            until(lambda: any("refused" in row.problem.lower() for row in load.failed), "new connections are refused")
+            load.stop()
+        assert running.process is not None
+        assert running.process.wait(30) == 0
+        bad = [row for row in load.failed if "refused" not in row.problem.lower()]
+        assert not bad, load.said(bad)
+
+
 def test_a_request_that_outlives_the_grace_is_cut() -> None:
     """
     Draining ends after `drain.grace`, whatever is in flight; the exit code is 0.
@@ -288,6 +311,33 @@ def test_a_worker_boots_without_a_controller(shop: Shop) -> None:
                 answer = client.read()
                 found.append((answer.status, answer.problem.get("reason")))
         assert found == [(503, "overridden"), (200, None), (429, "rate_limited")]
+
+
+def test_a_workers_directive_ends_by_itself(shop: Shop) -> None:
+    """
+    Without a controller a worker honours the end of an override by itself: the route opens while nobody tells it.
+    """
+    with sidecar(shop.url) as running:
+        order = Shot("/api/checkout", "POST", body=b'{"items": []}')
+
+        def status() -> int:
+            with Client(running.address()) as client:
+                client.send(order.data)
+                return client.read().status
+
+        override = {"action": "isolate", "ttl": "2s", "reason": "a test"}
+        for _ in range(3):  # on a busy machine the hung controller may be replaced before the end
+            assert running.api("PUT", "/overrides/route:checkout", override).status == 200
+            hung = running.controller()
+            kill(hung, signal.SIGSTOP)
+            assert status() == 503
+            until(lambda: status() == 201, "it ends by itself")
+            by_itself = not gone(hung)
+            until(lambda hung=hung: gone(hung), "the hung controller is killed")
+            until(running.serving, "a new one serves")
+            if by_itself:
+                return
+        raise AssertionError("three times the controller was replaced first")
 
 
 def test_a_second_supervisor_is_refused(shop: Shop) -> None:

@@ -35,14 +35,15 @@ SECRETS = {"viewer": "viewer-secret-0001", "operator": "operator-secret-0002", "
 _T = TypeVar("_T")
 
 
-def until(ask: Callable[[], _T | None], what: str, *, within: float = PATIENCE_S) -> _T:
-    """Ask until there is a true answer and return it; fail with *what* at the deadline."""
+def until(ask: Callable[[], _T | None], what: str | Callable[[], str], *, within: float = PATIENCE_S) -> _T:
+    """Ask until there is a true answer and return it; fail at the deadline with *what* was waited for."""
     deadline = time.monotonic() + within
     while True:
         answer = ask()
         if answer:
             return answer
-        assert time.monotonic() < deadline, f"not within {within:.0f} s: {what}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {within:.0f} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.03)
 
 
@@ -221,7 +222,7 @@ class Sidecar:
 
     def until_serving(self) -> None:
         """Wait until every worker is ready and its link stands."""
-        until(lambda: self._dead() or self.serving(), f"the sidecar serves; it said:\n{self.log()}")
+        until(lambda: self._dead() or self.serving(), lambda: f"the sidecar serves; it said:\n{self.log()[-8000:]}")
         assert not self._dead(), f"the sidecar ended:\n{self.log()}"
 
     def _dead(self) -> bool:
@@ -287,7 +288,7 @@ class Sidecar:
 
     def until_said(self, words: str) -> dict[str, Any]:
         """Wait for a log line."""
-        return until(lambda: self.said(words), f"it says {words!r}; it said:\n{self.log()[-4000:]}")
+        return until(lambda: self.said(words), lambda: f"it says {words!r}; it said:\n{self.log()[-8000:]}")
 
     def _addresses(self) -> dict[str, str]:
         found = next((row for row in self.events("supervisor") if row["event"] == "sidecar starts"), None)

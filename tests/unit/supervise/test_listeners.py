@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from sidecar.supervise.listeners import ListenError, address_of, bind
+from sidecar.supervise.listeners import ListenError, address_of, bind, bind_all
 
 
 @pytest.fixture
@@ -90,3 +90,22 @@ def test_a_unix_socket_in_use_is_left_alone(folder: Path) -> None:
     with pytest.raises(ListenError, match="a file that is no socket is there"):
         bind("admin", f"unix:{file}")
     assert file.read_text() == "precious"
+
+
+def test_all_or_none() -> None:
+    """
+    When one of several addresses cannot be had none is kept.
+    """
+    with bind("listen", "127.0.0.1:0") as taken:
+        free = f"127.0.0.1:{_free_port()}"
+        with pytest.raises(ListenError, match="observe"):
+            bind_all({"listen": free, "observe": address_of(taken)})
+    bound = bind_all({"listen": free, "observe": "127.0.0.1:0"})
+    assert address_of(bound["listen"]) == free
+    for listening in bound.values():
+        listening.close()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

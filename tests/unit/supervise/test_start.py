@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.link.runtime import BOOT_FILE, BootConfig, read_boot, write_boot
 from sidecar.supervise.reading import LONGEST_S, Reading
-from sidecar.supervise.start import Flags, StartError, lock_state, resolve
+from sidecar.supervise.start import Flags, StartError, forget_stale_boot, lock_state, resolve
 
 OK = [sys.executable, "-c", "print('{\"workers\": 2}')"]
 BAD = [sys.executable, "-c", "import sys; sys.exit(2)"]
@@ -84,6 +85,21 @@ def test_a_state_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot be written: Not a directory") as found:
         lock_state(tmp_path / "file" / "state")
     assert "SIDECAR__STATE" in found.value.hint
+
+
+def test_what_an_earlier_run_left_counts_while_the_file_is_the_same(tmp_path: Path) -> None:
+    """
+    `worker-boot.json` is kept for the file that it was written beside, and dropped for any other one, or torn.
+    """
+    write_boot(tmp_path, BootConfig(7, "text", "hash", file_hash="same"))
+    forget_stale_boot(tmp_path, "same")
+    assert read_boot(tmp_path) is not None
+    forget_stale_boot(tmp_path, "other")
+    assert not (tmp_path / BOOT_FILE).exists()
+    (tmp_path / BOOT_FILE).write_text("{")
+    forget_stale_boot(tmp_path, "same")
+    assert not (tmp_path / BOOT_FILE).exists()
+    forget_stale_boot(tmp_path, "same")
 
 
 def test_a_reading_gives_the_keys_once() -> None:
