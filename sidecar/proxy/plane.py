@@ -269,12 +269,12 @@ class Plane:
             connection.abort()
         return bool(idle)
 
-    def second(self, now: float) -> None:
     def direct(self, directives: Sequence[Directive], now: float) -> None:
         """Take the full set of directives in force: those about endpoints are the pool's, all others the guard's."""
         self.guard.direct(directives, now)
         self.pool.direct(directives, now)
 
+    def second(self, now: float) -> None:
         """Let time act on what is shared (about once a second)."""
         self.retries.note(self.pool.asked, now)
 
