@@ -20,7 +20,7 @@ from sidecar.decide.overrides import action_text
 from sidecar.decide.policies import Response
 from sidecar.detect.bank import Bank
 from sidecar.facts import Mode, Moment, RouteSecond
-from sidecar.guard.policies import LimitMode
+from sidecar.guard.policies import ConcurrencyPolicy, LimitMode
 from sidecar.incident.lifecycle import Incident, Severity, Verdict
 from sidecar.incident.telling import title
 from sidecar.incident.words import many, percent, rfc3339
@@ -227,8 +227,8 @@ def _guards(compiled: Compiled) -> Iterable[dict[str, Any]]:
     if guard.limit is not None:
         yield _control("limit.service", "service", _limit_state(guard.limit.mode, compiled.mode), "")
     if guard.concurrency is not None:
-        why = f"{guard.concurrency.max_in_flight} in flight"
-        yield _control("concurrency.service", "service", _least(guard.concurrency.mode.value, compiled.mode), why)
+        state = _least(guard.concurrency.mode.value, compiled.mode)
+        yield _control("concurrency.service", "service", state, _in_flight(guard.concurrency))
     for name, route in guard.routes.items():
         scope = f"route:{name}"
         limit = route.limit
@@ -238,9 +238,14 @@ def _guards(compiled: Compiled) -> Iterable[dict[str, Any]]:
         yield _control("limit.per_client", scope, state if each else "off", f"{each.rate_per_s:g}/s" if each else "")
         flight = route.concurrency
         state = _least(flight.mode.value, compiled.mode) if flight else "off"
-        yield _control("concurrency", scope, state, f"{flight.max_in_flight} in flight" if flight else "")
+        yield _control("concurrency", scope, state, _in_flight(flight) if flight else "")
         state = _least(route.breaker.mode.value, compiled.mode) if route.breaker else "off"
         yield _control("breaker", scope, state, "")
+
+
+def _in_flight(policy: ConcurrencyPolicy) -> str:
+    learned = "" if policy.min_in_flight is None else f"{policy.min_in_flight} to "
+    return f"{learned}{policy.max_in_flight} in flight"
 
 
 def _limit_state(mode: LimitMode, service: Mode) -> str:
