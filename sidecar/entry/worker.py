@@ -176,6 +176,8 @@ class Worker:
             self._lag_s = max(self._lag_s, now - due_at)
             turn += 1
             self._tell_trips(now)
+            self._access.turn()
+            self.plane.pool.turn(now)
             self._sharing.turn(self._link, now, leaving=self._leaving)
             if turn % (TURNS_A_SECOND // 2) == 0:
                 self.plane.look_at_held(now)
@@ -183,7 +185,6 @@ class Worker:
                 self._tap.second()
                 self.plane.second(now)
                 self._report(now)
-            self.plane.pool.turn(now)
 
     def _tell_trips(self, now: float) -> None:
         for trip in self.plane.guard.tick(now):
@@ -207,6 +208,8 @@ class Worker:
             dropped=self._link.dropped + self._tap.dropped,
             draining=self._leaving,
             since_at=self._born_at,
+            endpoints=plane.pool.states(now),
+            retries=(plane.retries.sent, plane.retries.denied),
         )
         self._lag_s = 0.0
         if not self._link.send(tick):
@@ -214,9 +217,7 @@ class Worker:
 
     # --- the controller ---------------------------------------------------------------------------------------
 
-            endpoints=plane.pool.states(now),
-            retries=(plane.retries.sent, plane.retries.denied),
-    def _send(self, frame: Decided | Sample | Trip | Ack) -> None:
+    def _send(self, frame: Decided | Sample | Tapped | Trip | Ack) -> None:
         self._link.send(frame)
 
     def _hello(self) -> Hello:
