@@ -176,7 +176,6 @@ class Worker:
             self._lag_s = max(self._lag_s, now - due_at)
             turn += 1
             self._tell_trips(now)
-            self._access.turn()
             self.plane.pool.turn(now)
             self._sharing.turn(self._link, now, leaving=self._leaving)
             if turn % (TURNS_A_SECOND // 2) == 0:
@@ -217,7 +216,7 @@ class Worker:
 
     # --- the controller ---------------------------------------------------------------------------------------
 
-    def _send(self, frame: Decided | Sample | Tapped | Trip | Ack) -> None:
+    def _send(self, frame: Decided | Sample | Trip | Ack) -> None:
         self._link.send(frame)
 
     def _hello(self) -> Hello:
