@@ -321,15 +321,23 @@ class Supervisor:
             self._notifier.reloaded()
             if isinstance(found, str):
                 say(f"{found}; the running one stays", level="error")
+                self._reopen_logs()
                 self._tell_controllers(do="reload_failed")
                 return
             self._take_static(found)
         except (ListenError, OSError) as error:
             self._notifier.reloaded()
             say(f"{error}; what runs stays", level="error")
+            self._reopen_logs()
             self._tell_controllers(do="reload_failed")
             return
+        self._reopen_logs()
         self._tell_controllers(do="reload")
+
+    def _reopen_logs(self) -> None:
+        """Let the workers open the access log anew: it was rotated, or is another file now."""
+        for worker in self._workers():
+            worker.tell(do="reopen", path=self._static["access_log"])
 
     def _tell_controllers(self, **order: Any) -> None:
         for controller in self._controllers():

@@ -9,6 +9,8 @@ neither to serve: without a controller it goes on with what it has and boots fro
     Directives, Shares            handed to the guards, the full set; what they say of endpoints to the pool
     Unhealthy                     handed to the pool, the full set
     BreakerOpen, BreakerReset     handed to the guard
+    Tap                           handed to the witness, which shows requests while somebody looks on
+    reopen on the heartbeat       the access log is opened anew
     Drain; drain on the           not ready, accept for `delay`, then close what is idle, end what is in flight within
       heartbeat; SIGTERM          `grace`, exit 0; each answer ends its connection from the beginning
     end of the heartbeat          the supervisor is gone: exit at once
@@ -32,6 +34,7 @@ import uvloop
 
 from sidecar import clock
 from sidecar.config.policies import Compiled
+from sidecar.entry.access import AccessLog
 from sidecar.entry.compiling import CompileError, compile_beside, compile_now
 from sidecar.entry.sharing import Sharing
 from sidecar.entry.told import Told, install_of
@@ -49,13 +52,15 @@ from sidecar.link.frames import (
     Prepare,
     Sample,
     Shares,
+    Tap,
+    Tapped,
     Trip,
     Unhealthy,
 )
 from sidecar.link.runtime import BootConfig, link_path, read_boot
 from sidecar.proxy.downstream import Downstream
 from sidecar.proxy.plane import Plane
-from sidecar.proxy.tap import Tap
+from sidecar.proxy.tap import Tap as Telling
 from sidecar.supervise.say import say
 from sidecar.supervise.tether import tether
 
@@ -78,9 +83,11 @@ class Worker:
         self._told = told
         self._loop = asyncio.get_running_loop()
         self._install = install_of(Path(told.static["state"]))
-        self._tap = Tap(told.epoch, self._send)
+        self._tap = Telling(told.epoch, self._send)
         version = boot.version if boot is not None else 0
         self.plane = Plane(self._loop, self._install, self._shared(compiled), version, self._tap, now, seed=told.epoch)
+        path = told.static.get("access_log", compiled.static.access_log)
+        self._access = AccessLog(path, compiled.access_log, self.plane.witness, told.name)
         self._born_at = clock.now()
         self._link = LinkClient(link_path(told.runtime), self._hello, self._take)
         self._prepared: tuple[Prepare, asyncio.Task[Compiled]] | None = None
@@ -122,6 +129,7 @@ class Worker:
         self._report(clock.now())
         await self._link.close()
         self.plane.close()
+        self._access.close()
         return 0
 
     def leave(self, delay_s: float | None = None, grace_s: float | None = None, *, replaced: bool = False) -> None:
@@ -176,12 +184,14 @@ class Worker:
             self._lag_s = max(self._lag_s, now - due_at)
             turn += 1
             self._tell_trips(now)
+            self._access.turn()
             self.plane.pool.turn(now)
             self._sharing.turn(self._link, now, leaving=self._leaving)
             if turn % (TURNS_A_SECOND // 2) == 0:
                 self.plane.look_at_held(now)
             if turn % TURNS_A_SECOND == 0:
                 self._tap.second()
+                self.plane.witness.second(now)
                 self.plane.second(now)
                 self._report(now)
 
@@ -211,12 +221,13 @@ class Worker:
             retries=(plane.retries.sent, plane.retries.denied),
         )
         self._lag_s = 0.0
+        tick = dataclasses.replace(tick, log_dropped=self._access.dropped)
         if not self._link.send(tick):
             plane.meter.resend()
 
     # --- the controller ---------------------------------------------------------------------------------------
 
-    def _send(self, frame: Decided | Sample | Trip | Ack) -> None:
+    def _send(self, frame: Decided | Sample | Tapped | Trip | Ack) -> None:
         self._link.send(frame)
 
     def _hello(self) -> Hello:
@@ -249,6 +260,8 @@ class Worker:
                 guard.open_breaker(frame.route, frame.until_at, frame.detail, now)
             case BreakerReset():
                 guard.reset_breaker(frame.route, now)
+            case Tap():
+                self.plane.witness.tap(frame, now)
             case Drain():
                 self.leave(frame.delay_s, frame.grace_s)
             case _:
@@ -285,6 +298,7 @@ class Worker:
             self.plane.apply(self._shared(compiled), version, clock.now())
             self._keep(prepared[0].text, compiled)
             self._drain = compiled.drain
+            self._access.apply(compiled.access_log)
         self._send(Ack(self._told.index, "commit", version, problem))
 
     def _keep(self, text: str, compiled: Compiled) -> None:
@@ -326,6 +340,8 @@ class Worker:
                 order = _order(line)
                 if order.get("do") == "drain":
                     self.leave(replaced=bool(order.get("replaced")))
+                elif order.get("do") == "reopen":
+                    self._access.reopen(str(order.get("path")))
                 self._news.set()  # any line is answered at once
         self._news.set()
 

@@ -45,7 +45,7 @@ from sidecar.proxy import refusing
 from sidecar.proxy.body import Body, ChunkedBody, LengthBody
 from sidecar.proxy.dial import Dial
 from sidecar.proxy.framing import RequestHead, ResponseHead
-from sidecar.proxy.headers import must_close, rechunks, request_head, response_head
+from sidecar.proxy.headers import must_close, rechunks, request_head, response_head, trace_id
 from sidecar.proxy.payload import NO_BODY, answer_part, body_of, refusal_of, request_part, skippable
 from sidecar.proxy.plane import Client, Live, Plane, Route
 from sidecar.proxy.pool import HOT_S
@@ -64,7 +64,7 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_chunks", "_client", "_delimited", "_early", "_ended", "_head", "_home", "_interims", "_keep", "_latency_s", "_live", "_moved", "_own_s", "_place", "_plane", "_repeats",
+        "_bits", "_chunks", "_client", "_decision", "_delimited", "_early", "_ended", "_guard_s", "_head", "_home", "_interims", "_keep", "_latency_s", "_live", "_moved", "_out_bytes", "_own_s", "_place", "_plane", "_repeats",
         "_retries", "_seen_bytes", "_started_at", "_ticket", "body", "dial", "key", "request_done", "route", "sent_at", "status",
         "upstream",
     )  # fmt: skip
@@ -87,10 +87,12 @@ class Exchange:
         self._place: Place | None = None
         self._early = b""
         self._home: Home | None = None
-        self._seen_bytes = self._repeats = self._retries = 0
+        self._decision = ""
+        self._bits = self._out_bytes = self._seen_bytes = self._repeats = self._retries = 0
         self._latency_s: float | None = None
         self._delimited = True
         self._own_s = 0.0
+        self._guard_s = _UNSENT
         self._keep = self._chunks = self._ended = self._moved = self._interims = False
 
     def __repr__(self) -> str:
@@ -150,9 +152,11 @@ class Exchange:
         if upstream is None:
             self.dial = pool.dial(backend, self)
             self._client.hold(held=bool(self._early))
+            self._guard_s = clock.now() - self._started_at
         else:
             self._send(upstream)
-            self._own_s = self.sent_at - self._started_at if self.request_done else 0.0
+            self._guard_s = (self.sent_at if self.request_done else clock.now()) - self._started_at
+            self._own_s = self._guard_s if self.request_done else 0.0
         return None
 
     def connected(self, upstream: Upstream, now: float) -> None:  # noqa: ARG002  Dialler's signature
@@ -165,7 +169,8 @@ class Exchange:
         self.upstream = upstream
         self._home = home = upstream.home
         named = b"" if self._head.host else home.authority
-        head = request_head(self._head, self._client.peer, self._live.hop, clock.random_bits(_TRACE_BITS), named)
+        self._bits = bits = clock.random_bits(_TRACE_BITS)
+        head = request_head(self._head, self._client.peer, self._live.hop, bits, named)
         upstream.ask(self, self._head.method, head + self._early if self._early else head)
         self._early = b""
         if self.request_done:
@@ -217,6 +222,7 @@ class Exchange:
             self._delimited = not must_close(head, request.minor)
         keep = self._delimited and self.request_done and request.keep_alive and not self._plane.draining
         self._keep = keep
+        self._out_bytes = len(payload)
         data = response_head(head, self._live.hop, minor=request.minor, close=not keep)
         if self._live.policy.ratelimit_headers:
             data = refusing.with_limits(data, self.route.guard.limit_header(self.key, now))
@@ -224,6 +230,7 @@ class Exchange:
 
     def response_body(self, payload: bytes, now: float, *, whole: Body | None) -> None:
         """Pass more of the answer's body on."""
+        self._out_bytes += len(payload)
         self._answer(answer_part(payload, whole) if self._chunks else payload, now, whole)
 
     def _answer(self, data: bytes, now: float, whole: Body | None) -> None:
@@ -252,9 +259,11 @@ class Exchange:
             and not self._plane.draining
             and skippable(self._head, self.body, self._seen_bytes, done=self.request_done)
         )
-        self._client.transport.write(
-            refusing.answer(self._plane, self._live, self.route, self.key, self._head, refusal, now, close=not keep)
-        )
+        live, route, key, head = self._live, self.route, self.key, self._head
+        self._decision = refusing.decide(self._plane, live, route, key, head, refusal, now, enforced=True)
+        data = refusing.answer(live, route, key, head, refusal, self._decision, now, close=not keep)
+        self._out_bytes = len(data) - data.index(b"\r\n\r\n") - 4
+        self._client.transport.write(data)
         self._settle(refusal.reason, now, row.status)
         self._client.done(self, keep=keep)
 
@@ -408,3 +417,15 @@ class Exchange:
         samples, failed = route.samples, outcome is Outcome.FAILURE
         if (samples.any or failed) and samples.take(failed=failed):
             self._plane.tap.show(refusing.sample(route.name, self.key, head, seen, reason, latency_s, template, now))
+        wanted = self._plane.witness.wants(seen, reason)
+        if wanted:
+            times = (self._guard_s, latency_s, clock.now() - self._started_at)
+            sizes = (self._seen_bytes, self._out_bytes)
+            trail = (
+                self._decision,
+                trace_id(head, self._live.hop, self._bits),
+                home.label if home else "",
+                self._repeats,
+            )
+            told = refusing.facts(route.name, self.key, head, template, seen, reason, times, sizes, trail)
+            self._plane.witness.take(wanted, told, now)

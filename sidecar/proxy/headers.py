@@ -236,6 +236,13 @@ def _traced(head: RequestHead) -> bool:
     return match is not None and (match[1] != b"00" or match[2] is None)
 
 
+def trace_id(head: RequestHead, hop: Hop, trace: int) -> str:
+    """Return the trace id that `request_head` sent, or would send; empty when it sends none."""
+    if _traced(head):
+        return head.named[b"traceparent"][3:35].decode("ascii")
+    return _new_trace(trace)[16:48].decode("ascii") if hop.tracing and trace else ""
+
+
 def _new_trace(trace: int) -> bytes:
     """Write a traceparent as the last field, with the blank line."""
     text = binascii.hexlify((trace or 1).to_bytes(_TRACE_BYTES, "big"))

@@ -27,6 +27,7 @@ from sidecar.proxy.retry import RetryBudget
 from sidecar.proxy.route import Router
 from sidecar.proxy.shaper import Shaper
 from sidecar.proxy.tap import Samples, Tap
+from sidecar.proxy.witness import Witness
 from sidecar.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ class Plane:
         self.guard = Guard(compiled.guard, now)
         self.meter = Meter()
         self.tap = tap
+        self.witness = Witness(tap.send)
         self.draining = False
         self.emptied = asyncio.Event()
         self.connections: set[Connection] = set()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sidecar.facts import OVERFLOW, Outcome
+from sidecar import clock
+from sidecar.facts import OVERFLOW, Outcome, RequestFacts
 from sidecar.link.frames import Sample
 from sidecar.proxy import respond
 from sidecar.proxy.framing import RequestHead
@@ -16,7 +17,7 @@ from sidecar.proxy.hop import Peer
 from sidecar.proxy.plane import Live, Plane, Route
 from sidecar.proxy.route import path_template
 from sidecar.proxy.tap import jitter_ratio
-from sidecar.reasons import TABLE, Reason, Refusal
+from sidecar.reasons import TABLE, Reason, Refusal, Row
 
 
 def decide(
@@ -48,13 +49,13 @@ def would_have(
 
 
 def answer(
-    plane: Plane, live: Live, route: Route, key: str, head: RequestHead, refusal: Refusal, now: float, *, close: bool
+    live: Live, route: Route, key: str, head: RequestHead, refusal: Refusal, decision: str, now: float, *, close: bool
 ) -> bytes:
-    """Return the whole answer that a refused request gets, and tell the decision."""
+    """Return the whole answer that a refused request gets."""
     limited = refusal.reason is Reason.RATE_LIMITED and live.policy.ratelimit_headers
     return respond.render(
         refusal,
-        decision=decide(plane, live, route, key, head, refusal, now, enforced=True),
+        decision=decision,
         explain=live.policy.explain,
         close=close,
         minor=head.minor,
@@ -91,14 +92,72 @@ def reject(plane: Plane, peer: Peer, refusal: Refusal, now: float) -> bytes:
         version=live.version,
         enforced=True,
     )
-    status = TABLE[refusal.reason].status
+    row = TABLE[refusal.reason]
+    status = row.status
     route.counters.arrive(peer.key, now)
     route.counters.end(
         peer.key, OVERFLOW, status, refusal.reason, Outcome.CANCELLED, 0.0, None, False, "", "", None
     )  # fmt: skip
-    return respond.render(
+    data = respond.render(
         refusal, decision=decision, explain=live.policy.explain, close=True, jitter_ratio=jitter_ratio()
     )
+    wanted = plane.witness.wants(status, refusal.reason)
+    if wanted:
+        body = len(data) - data.index(b"\r\n\r\n") - 4
+        plane.witness.take(wanted, _no_request(route, peer, refusal.reason, row, decision, body), now)
+    return data
+
+
+def facts(
+    route: str,
+    key: str,
+    head: RequestHead,
+    template: str,
+    status: int,
+    reason: Reason | None,
+    times: tuple[float, float | None, float],
+    sizes: tuple[int, int],
+    trail: tuple[str, str, str, int],
+) -> RequestFacts:
+    """
+    Return what the access log and the tap tell of one request.
+
+    Args:
+        times: Own seconds before it was sent (negative when it never was), upstream latency, all.
+        sizes: Bytes of the two bodies.
+        trail: Decision, trace, endpoint, repetitions.
+    """
+    guard_s, upstream_s, total_s = times
+    decision, trace, endpoint, retries = trail
+    return RequestFacts(
+        unix=clock.wall().timestamp(),
+        route=route,
+        client=key,
+        method=head.method,
+        path=head.path,
+        minor=head.minor,
+        template=template,
+        status=status,
+        reason=reason or "",
+        flag=TABLE[reason].flag if reason is not None else "",
+        guard_s=guard_s if guard_s >= 0.0 else total_s,
+        upstream_s=upstream_s,
+        total_s=total_s,
+        bytes_in=sizes[0],
+        bytes_out=sizes[1],
+        decision=decision,
+        trace=trace,
+        endpoint=endpoint,
+        retries=retries,
+        fields=tuple(name.decode("ascii") for name in head.named),
+    )
+
+
+def _no_request(route: Route, peer: Peer, reason: Reason, row: Row, decision: str, body_bytes: int) -> RequestFacts:
+    return RequestFacts(
+        clock.wall().timestamp(), route.name, peer.key, "", "", 1, "", row.status, reason, row.flag,
+        0.0, None, 0.0, 0, body_bytes, decision,
+    )  # fmt: skip
 
 
 def sample(

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sidecar import clock
-from sidecar.link.frames import Decided, Sample
+from sidecar.link.frames import Decided, Sample, Tapped
 from sidecar.reasons import Refusal
 
 DECISIONS_PER_S: Final = 50
@@ -69,9 +69,9 @@ class Tap:
         dropped: Decisions that were not told.
     """
 
-    def __init__(self, epoch: str, send: Callable[[Decided | Sample], object]) -> None:
+    def __init__(self, epoch: str, send: Callable[[Decided | Sample | Tapped], object]) -> None:
         self._prefix = epoch[:6]
-        self._send = send
+        self.send = send
         self._count = 0
         self._left = DECISIONS_PER_S
         self._samples: dict[str, Samples] = {}
@@ -130,12 +130,12 @@ class Tap:
             enforced=enforced,
         )
         self.decisions.append(made)
-        self._send(made)
+        self.send(made)
 
     def show(self, sample: Sample) -> None:
         """Show one request."""
         self.recent.append(sample)
-        self._send(sample)
+        self.send(sample)
 
 
 def jitter_ratio() -> float:

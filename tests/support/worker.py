@@ -160,6 +160,7 @@ def start_worker(text: str, directory: Path, *, environ: Mapping[str, str] | Non
             cwd=ROOT,
             env={**os.environ, **(environ or {}), "SIDECAR_CHILD": json.dumps(told)},
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             stderr=errors,
             pass_fds=(listening.fileno(), theirs.fileno()),
             start_new_session=True,
