@@ -49,9 +49,9 @@ from sidecar.link.frames import Demand, Hello, Shares
 REST: Final = "*"
 DEAD_S: Final = 10.0
 FLOOR: Final = 0.01  # of the limit, for all workers together
-MAX_NAMED: Final = 2048
+MAX_NAMED: Final = 1024
 _HALF_S: Final = 0.25
-_STILL: Final = 0.01  # of the limit: a smaller change is not worth a frame
+_STILL: Final = 0.005  # of the limit: a smaller change is not worth a frame
 _NOTHING: Final = 1e-3  # of the limit: less is no demand
 _EXACT: Final = 1e-9
 
@@ -118,6 +118,7 @@ class Allocator:
             worker: _Member("", dict(shares), dict(shares), lost_at=now) for worker, shares in kept.items()
         }
         self._sequence = 0
+        self._hungry = False  # some share would grow if there were room
 
     def __repr__(self) -> str:
         members = (
@@ -156,7 +157,9 @@ class Allocator:
         if demand.sequence != member.sequence or member.acked is member.pushed:
             return []
         member.acked, member.sure = member.pushed, True
-        return self.turn(now)
+        # One turn for all acknowledgements of the last one, and only if somebody waits for what they give back.
+        whole = all(each.acked is each.pushed for each in self._members.values() if each.lost_at is None)
+        return self.turn(now) if whole and self._hungry else []
 
     def lost(self, worker: int, now: float) -> None:
         """Take the end of a worker's link."""
@@ -171,6 +174,7 @@ class Allocator:
         reached = {worker: member for worker, member in self._members.items() if member.lost_at is None}
         if not reached:
             return []
+        self._hungry = False
         drafts: dict[int, dict[str, float]] = {worker: {} for worker in reached}
         for name in names:
             for worker, share in self._shares(name).items():
@@ -223,6 +227,7 @@ class Allocator:
         wanted = sum(growth.values())
         free = 1.0 - sum(held.values()) if all(member.sure for member in members.values()) else 0.0
         paid = min(1.0, max(0.0, free) / wanted) if wanted > _EXACT else 0.0
+        self._hungry = self._hungry or (wanted > _EXACT and paid < 1.0)
         return {
             worker: aims[worker] if growth[worker] <= 0.0 or paid == 1.0 else held[worker] + growth[worker] * paid
             for worker in members

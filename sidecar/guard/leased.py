@@ -32,7 +32,7 @@ from sidecar.guard.limit import ALL, ROUTE, RULES, SERVICE, Limits
 from sidecar.guard.policies import BucketPolicy
 from sidecar.reasons import Refusal
 
-MAX_HOT: Final = 256  # clients of one route
+MAX_HOT: Final = 128  # clients of one route
 REST: Final = "*"
 SERVICE_NAME: Final = str(Scope.service())
 _HOT: Final = 0.5  # of the burst is used up

@@ -182,6 +182,7 @@ def test_nothing_grows_before_the_other_has_given_back() -> None:
     assert pushes[1].named["service"] < 0.5
     assert pushes[0].named["service"] == 0.5
     assert made.turn(0.5) == []
+    assert made.asks(0, demand(0, pushes[0].sequence, 0.0), 0.5) == []
     grown = dict(made.asks(1, demand(1, pushes[1].sequence, 0.0), 0.5))
     assert grown[0].named["service"] + pushes[1].named["service"] == pytest.approx(1.0)
 
@@ -242,7 +243,8 @@ def test_a_worker_that_has_not_come_yet_has_its_part() -> None:
     made = Allocator({}, 0.0)
     [(_, first)] = made.joined(0, hello(0), 0.0)
     made.asks(0, demand(0, first.sequence, service=3.0), 0.25)
-    assert made.turn(1.0) == []
+    assert dict(made.turn(1.0))[0].named == {"service": 0.5}
+    assert made.turn(2.0) == []
     whole = dict(made.turn(DEAD_S))[0]
     assert (whole.rest, whole.named) == (pytest.approx(1.0), {"service": pytest.approx(1.0)})
     assert made.slots().keys() == {0}
@@ -254,7 +256,8 @@ def test_an_additional_worker_gets_its_part_from_the_others() -> None:
     """
     made = joined(2)
     [(_, first)] = made.joined(2, hello(2, share=FLOOR / 2), 1.0)
-    pushes = dict(made.asks(2, demand(2, first.sequence, 0.0), 1.0))
+    made.asks(2, demand(2, first.sequence, 0.0), 1.0)
+    pushes = dict(made.turn(1.25))
     assert pushes[0].rest == pushes[1].rest == pytest.approx(1 / 3)
     made.asks(0, demand(0, pushes[0].sequence, 0.0), 1.0)
     grown = dict(made.asks(1, demand(1, pushes[1].sequence, 0.0), 1.0))
@@ -275,7 +278,7 @@ def test_who_is_unknown_changes_nothing() -> None:
 
 def test_silence_pushes_nothing() -> None:
     """
-    Steady demand needs no frames: changes below 1 % of the limit are not worth one.
+    Steady demand needs no frames: changes below 0.5 % of the limit are not worth one.
     """
     made = joined(2)
     for turn in range(40):
