@@ -13,10 +13,10 @@ from sidecar.proxy.turns import MOST_TURNS, pairs
 
 
 @given(st.lists(st.integers(1, 100), min_size=2, max_size=40), st.text(max_size=8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_first_choices_make_the_wanted_shares(weights: list[int], seed: str) -> None:
     """
-    Each endpoint is first as often as its weight says, to within two turns of a round, and never meets itself.
+    Each endpoint is first as often as its weight says, to within the last incomplete round, and never meets itself.
     """
     made = pairs(weights, seed)
 
@@ -24,7 +24,8 @@ def test_first_choices_make_the_wanted_shares(weights: list[int], seed: str) -> 
     assert len(made) <= max(MOST_TURNS, len(weights))
     found = Counter(first for first, _ in made)
     for index, weight in enumerate(weights):
-        assert found[index] == pytest.approx(len(made) * weight / sum(weights), abs=2)
+        share = weight / sum(weights)
+        assert found[index] == pytest.approx(len(made) * share, abs=2 + len(weights) * share)
 
 
 def test_equal_endpoints_alternate() -> None:
