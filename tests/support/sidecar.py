@@ -223,10 +223,12 @@ class Sidecar:
     def until_serving(self) -> None:
         """Wait until every worker is ready and its link stands."""
         until(lambda: self._dead() or self.serving(), lambda: f"the sidecar serves; it said:\n{self.log()[-8000:]}")
-        assert not self._dead(), f"the sidecar ended:\n{self.log()}"
+        assert not self._dead(), f"the sidecar ended, or its children cannot live:\n{self.log()[-8000:]}"
 
     def _dead(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
+        if self.process is not None and self.process.poll() is not None:
+            return True
+        return self.log().count("died (status") > 3
 
     def serving(self) -> bool:
         """Tell whether the controller answers and every wanted worker is linked."""
