@@ -77,6 +77,7 @@ class _Member:
         sequence: Of `pushed`; 0 when it was not told yet.
         sure: It has acknowledged under this controller.
         asked: Bucket → smoothed demand.
+        heard: It has said what is asked; until then it is taken to ask for what it has.
     """
 
     epoch: str
@@ -86,6 +87,7 @@ class _Member:
     sure: bool = False
     lost_at: float | None = None
     leaving: bool = False
+    heard: bool = False
     asked: dict[str, float] = field(default_factory=dict)
 
     def held(self, name: str) -> float:
@@ -96,9 +98,14 @@ class _Member:
         """Return what it was told last."""
         return self.pushed.get(name, self.pushed[REST])
 
+    def asks(self, name: str) -> float:
+        """Return what it asks of bucket *name*."""
+        return self.asked.get(name, 0.0) if self.heard or name == REST else self.told(name)
+
     def take(self, demand: Demand) -> None:
-        """Smooth what it asks."""
-        kept = 0.5 ** (demand.span_s / _HALF_S)
+        """Smooth what it asks; the first time there is nothing to smooth with."""
+        kept = 0.5 ** (demand.span_s / _HALF_S) if self.heard else 0.0
+        self.heard = True
         names = {**self.asked, **demand.asked}
         mixed = {n: kept * self.asked.get(n, 0.0) + (1.0 - kept) * demand.asked.get(n, 0.0) for n in names}
         self.asked = {name: part for name, part in mixed.items() if part > _NOTHING}
@@ -142,7 +149,7 @@ class Allocator:
         elif known.epoch != epoch:
             # Its predecessor is dead (an index is not given twice), or was another controller's: it read `slots`.
             known.acked = dict(known.pushed)
-            known.epoch, known.sure, known.asked = epoch, False, {}
+            known.epoch, known.sure, known.heard, known.asked = epoch, False, False, {}
         known.lost_at, known.leaving = None, False
         return [self._push(worker, known)]
 
@@ -215,7 +222,7 @@ class Allocator:
     def _shares(self, name: str) -> dict[int, float]:
         """Return what each worker is to have of bucket *name*: the aim, as far as nobody holds more than it gave back."""
         members = self._members
-        asked = [member.asked.get(name, 0.0) for member in members.values()]
+        asked = [member.asks(name) for member in members.values()]
         aims = dict(zip(members, split(asked), strict=True))
         if any(asked) and all(abs(aims[worker] - member.told(name)) <= _STILL for worker, member in members.items()):
             return {worker: member.told(name) for worker, member in members.items()}

@@ -178,6 +178,7 @@ def test_nothing_grows_before_the_other_has_given_back() -> None:
     """
     made = joined(2)
     made.asks(0, demand(0, 1, service=2.0), 0.25)
+    made.asks(1, demand(1, 2), 0.25)
     pushes = dict(made.turn(0.25))
     assert pushes[1].named["service"] < 0.5
     assert pushes[0].named["service"] == 0.5
@@ -221,6 +222,22 @@ def test_a_new_controller_goes_on_where_the_last_one_was() -> None:
     crew.run(2.0, {(1, "a"): 300.0})
     assert crew.run(5.0, {(1, "a"): 300.0}) >= 475
     assert crew.most_in(60.0) <= 100 + 60 * 100
+
+
+def test_a_new_controller_moves_nothing_before_it_knows_what_is_asked() -> None:
+    """
+    A worker that it has not heard is taken to ask for what it has: shares do not jump to even parts and back.
+    """
+    kept = {0: {REST: 0.5, "service": 0.995}, 1: {REST: 0.5, "service": 0.005}}
+    made = Allocator(kept, 0.0)
+    for worker in (0, 1):
+        [(_, again)] = made.joined(worker, hello(worker, "alive"), 0.1)
+        assert made.asks(worker, Demand(worker, "alive", again.sequence), 0.1) == []
+    assert made.turn(0.2) == []
+    for worker, asked in ((0, {"service": 3.0}), (1, {})):
+        made.asks(worker, Demand(worker, "alive", worker + 1, 0.25, asked), 0.3)
+    assert made.turn(0.3) == []
+    assert made.slots() == kept
 
 
 def test_a_new_worker_takes_over_its_predecessors_share() -> None:
