@@ -203,14 +203,14 @@ buckets = st.builds(BucketPolicy, st.floats(0.1, 50.0), st.integers(1, 10))
 
 
 @QUICK
-@given(client=buckets, route=buckets, service=buckets, script=steps)
+@given(client=buckets, route=buckets, service=buckets, cost=st.sampled_from([1.0, 1.0, 2.5]), script=steps)
 def test_admitted_in_any_window_is_at_most_burst_and_rate(
-    client: BucketPolicy, route: BucketPolicy, service: BucketPolicy, script: list[tuple[str, float]]
+    client: BucketPolicy, route: BucketPolicy, service: BucketPolicy, cost: float, script: list[tuple[str, float]]
 ) -> None:
     """
-    In every window w of every level at most burst + rate·w pass, also when the clock steps back.
+    In every window w of every level at most burst + rate·w tokens are taken, also when the clock steps back.
     """
-    policy = GuardPolicy({"a": RoutePolicy("a", LimitPolicy(route, client))}, LimitPolicy(service))
+    policy = GuardPolicy({"a": RoutePolicy("a", LimitPolicy(route, client, cost=cost))}, LimitPolicy(service))
     stack = Guard(policy, 100.0).route("a")
     now = latest = 100.0
     admitted: list[tuple[str, float]] = []
@@ -228,7 +228,8 @@ def test_admitted_in_any_window_is_at_most_burst_and_rate(
         for first in range(len(moments)):
             for last in range(first, len(moments)):
                 window = moments[last] - moments[first]
-                assert last - first + 1 <= level.burst + level.rate_per_s * window + 1e-6
+                taken = (last - first + 1) * cost
+                assert taken <= max(level.burst, cost) + level.rate_per_s * window + 1e-6
 
 
 @QUICK

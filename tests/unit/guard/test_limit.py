@@ -108,6 +108,16 @@ def test_each_of_several_workers_may_use_its_share_of_the_rate() -> None:
     assert play.at(1.5).passed(100) == 44
 
 
+def test_what_is_left_is_told_so_that_the_workers_sum_is_the_limits() -> None:
+    """
+    Two workers with a burst of 50 each report 25 each, and what was used at one of them is missing in the sum.
+    """
+    plays = [Playbook(service(limited(route=bucket(100, 50)), workers=2)).at(0.0) for _ in range(2)]
+    assert sum(play.guard.gauges(ROUTE, 0.0).limits["route"] for play in plays) == 50.0
+    plays[0].send(50)
+    assert [play.guard.gauges(ROUTE, 0.0).limits["route"] for play in plays] == [0.0, 25.0]
+
+
 # --- cost ----------------------------------------------------------------------------------------------------------
 
 
