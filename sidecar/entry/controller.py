@@ -49,7 +49,9 @@ from sidecar.telemetry.metrics import MetricViews, render
 from sidecar.telemetry.observe import create_app as observe_app
 
 HEARTBEAT_S: Final = 1.0
+FIRST_FOLD_S: Final = 60.0
 FOLD_S: Final = 3600.0
+MORE_S: Final = 1.0
 INFORMED_S: Final = 2.0
 INVALID: Final = 2
 
@@ -124,6 +126,7 @@ class Controller:
         desk = Desk(
             loop, self._journal, self._configuring, self._dispatcher, self._events, self._facts, key, self._token()
         )
+        desk.learning.restore(await self._proposals())
         with contextlib.suppress(TimeoutError):  # what `/readyz` says must be known before it is asked
             await asyncio.wait_for(self._informed.wait(), INFORMED_S)
         runners = [
@@ -132,7 +135,9 @@ class Controller:
                 admin_app(desk, allowed_hosts=_hosts(self._told.static["admin"])), self._told.listener("admin")
             ),
         ]
-        tasks = [asyncio.create_task(work) for work in (loop.run(), self._fold_on(), self._reload_on())]
+        tasks = [
+            asyncio.create_task(work) for work in (loop.run(), desk.learning.run(), self._fold_on(), self._reload_on())
+        ]
         self._say_ready(ready=True)
         self._log.info("the controller serves", version=self._configuring.active.version)
         await self._stop.wait()
@@ -225,13 +230,21 @@ class Controller:
             return await self._journal.read(lambda store: store.seconds(since_unix=since))
         return []
 
+    async def _proposals(self) -> list[dict[str, Any]]:
+        with contextlib.suppress(StoreError):
+            return await self._journal.read(lambda store: store.proposals())
+        return []
+
     async def _fold_on(self) -> None:
-        """Let the store's old rows go, an hour apart."""
+        """Let the store's old rows go, soon after the start and an hour apart; a part at a time."""
+        pause_s = FIRST_FOLD_S
         while True:
-            await asyncio.sleep(FOLD_S)
+            await asyncio.sleep(pause_s)
             oldest = clock.wall().timestamp() - self._configuring.active.compiled.store.retention_s
+            pause_s = FOLD_S
             with contextlib.suppress(StoreError):
-                await self._journal.read(lambda store, oldest=oldest: store.fold(oldest))  # type: ignore[misc]
+                folded = await self._journal.read(lambda store, oldest=oldest: store.fold(oldest))  # type: ignore[misc]
+                pause_s = MORE_S if folded.more else FOLD_S
 
     # --- what the supervisor hears and says -------------------------------------------------------------------
 
