@@ -297,7 +297,7 @@ class RouteGauges:
     held: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made while a request ends, and guarding twenty fields costs 4 µs
 class RequestFacts:
     """
     One request as the access log and the tap tell it: no query, no body, no field's value, no secret.

@@ -52,6 +52,7 @@ from sidecar.proxy.pool import HOT_S
 from sidecar.proxy.route import path_template
 from sidecar.proxy.shaper import Place
 from sidecar.proxy.upstream import Home, Upstream
+from sidecar.proxy.witness import TAP
 from sidecar.reasons import TABLE, Reason, Refusal
 
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
@@ -427,5 +428,10 @@ class Exchange:
                 home.label if home else "",
                 self._repeats,
             )
-            told = refusing.facts(route.name, self.key, head, template, seen, reason, times, sizes, trail)
-            self._plane.witness.take(wanted, told, now)
+            self._plane.witness.take(
+                wanted,
+                refusing.facts(
+                    route.name, self.key, head, template, seen, reason, times, sizes, trail, names=bool(wanted & TAP)
+                ),
+                now,
+            )

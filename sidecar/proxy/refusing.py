@@ -118,6 +118,8 @@ def facts(
     times: tuple[float, float | None, float],
     sizes: tuple[int, int],
     trail: tuple[str, str, str, int],
+    *,
+    names: bool,
 ) -> RequestFacts:
     """
     Return what the access log and the tap tell of one request.
@@ -126,6 +128,7 @@ def facts(
         times: Own seconds before it was sent (negative when it never was), upstream latency, all.
         sizes: Bytes of the two bodies.
         trail: Decision, trace, endpoint, repetitions.
+        names: Tell the names of its fields, too.
     """
     guard_s, upstream_s, total_s = times
     decision, trace, endpoint, retries = trail
@@ -149,7 +152,7 @@ def facts(
         trace=trace,
         endpoint=endpoint,
         retries=retries,
-        fields=tuple(name.decode("ascii") for name in head.named),
+        fields=tuple(name.decode("ascii") for name in head.named) if names else (),
     )
 
 

@@ -7,9 +7,10 @@ takes in one piece (POSIX: PIPE_BUF): several workers write to one pipe without 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _text
 from typing import Final
 
 from sidecar.facts import RequestFacts
@@ -23,9 +24,22 @@ Form = Callable[[RequestFacts], bytes]
 
 
 def json_line(facts: RequestFacts) -> bytes:
-    """Return *facts* as one JSON object; `event` tells it from the other lines of a mixed stream."""
-    text = json.dumps({"event": "request", **document(facts)}, separators=(",", ":"))
-    return text.encode("ascii") + b"\n"
+    """
+    Return *facts* as one JSON object, `document` with an `event` that tells it from the other lines of a mixed stream.
+
+    It is written by hand: a flood of refusals is a flood of lines, and the encoder takes three times as long.
+    """
+    f = facts
+    sent = "" if f.upstream_s is None else f',"upstream_s":{f.upstream_s:.6f}'
+    why = f',"reason":"{f.reason}","flags":"{f.flag}"' if f.reason else ""
+    return (
+        f'{{"event":"request","time":"{_rfc3339(f.unix)}","client":{_text(f.client)}'
+        f"{_maybe('method', f.method)}{_maybe('path', _bounded(f.path))}{_maybe('path_template', _bounded(f.template))}"
+        f',"route":"{f.route}","status":{f.status}{why},"guard_s":{f.guard_s:.6f}{sent}'
+        f',"duration_s":{f.total_s:.6f}'
+        f',"bytes_in":{f.bytes_in},"bytes_out":{f.bytes_out}{_maybe("decision", f.decision)}{_maybe("trace", f.trace)}'
+        f'{_maybe("endpoint", f.endpoint)},"retried":{f.retries}}}\n'
+    ).encode("ascii")
 
 
 def document(facts: RequestFacts) -> dict[str, object]:
@@ -56,17 +70,35 @@ def document(facts: RequestFacts) -> dict[str, object]:
 def common_line(facts: RequestFacts) -> bytes:
     """Return *facts* in the Common Log Format: client, time, request line, status and bytes of the answer's body."""
     request = f"{facts.method} {_quoted(facts.path)} HTTP/1.{facts.minor}" if facts.method else "-"
-    at = datetime.fromtimestamp(facts.unix, UTC)
-    stamp = f"{at.day:02}/{_MONTHS[at.month - 1]}/{at.year}:{at:%H:%M:%S} +0000"
-    return f'{facts.client} - - [{stamp}] "{request}" {facts.status} {facts.bytes_out or "-"}\n'.encode("ascii")
+    return (
+        f'{facts.client} - - [{_stamp(int(facts.unix))}] "{request}" {facts.status} {facts.bytes_out or "-"}\n'.encode(
+            "ascii"
+        )
+    )
 
 
 FORMS: Final[Mapping[str, Form]] = {"json": json_line, "common": common_line}
 """By the words of `access_log.format`; `off` has none."""
 
 
+def _maybe(name: str, text: str) -> str:
+    return f',"{name}":{_text(text)}' if text else ""
+
+
 def _rfc3339(unix: float) -> str:
-    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second = int(unix)
+    return f"{_second(second)}.{int((unix - second) * 1000):03}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(unix: int) -> str:
+    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+@lru_cache(maxsize=2)
+def _stamp(unix: int) -> str:
+    at = datetime.fromtimestamp(unix, UTC)
+    return f"{at.day:02}/{_MONTHS[at.month - 1]}/{at.year}:{at:%H:%M:%S} +0000"
 
 
 def _bounded(text: str) -> str:
@@ -75,6 +107,8 @@ def _bounded(text: str) -> str:
 
 def _quoted(text: str) -> str:
     r"""Escape as Apache does: quotes and backslashes by a backslash, all that is not printable ASCII as `\xhh`."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return _bounded(text)
     safe = [c if " " <= c <= "~" and c not in '"\\' else f"\\{c}" if c in '"\\' else _hex(c) for c in _bounded(text)]
     return "".join(safe)
 
