@@ -23,7 +23,7 @@ a route and fold the rest into `_other`).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -35,6 +35,7 @@ from sidecar.link.frames import RouteTick, Tick
 
 SILENT_S: Final = 5.0  # as long as the supervisor waits for a heartbeat
 MAX_EPOCHS: Final = 4  # of one worker: the one that serves, and those that drain
+UP: Final = "up"  # the standing of an endpoint that is in service
 _WORST_FIRST: Final = (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED)
 
 
@@ -89,13 +90,37 @@ class WorkerTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointTotals:
+    """
+    One endpoint of the API behind, over the live workers.
+
+    Attributes:
+        standings: What it is in how many of them; see `proxy/standing.py`.
+        in_flight: Requests that it works on.
+        ejections: Since this controller began.
+    """
+
+    standings: Mapping[str, int] = field(default_factory=dict)
+    in_flight: int = 0
+    ejections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
-    """Everything since this controller began; `workers` are the live ones."""
+    """
+    Everything since this controller began; `workers` are the live ones.
+
+    Attributes:
+        retries, retries_denied: Requests sent again, and those that were not for the budget.
+    """
 
     routes: Mapping[str, RouteTotals] = field(default_factory=dict)
     overhead: Timing = field(default_factory=Timing)
     dropped: int = 0
     log_dropped: int = 0
+    endpoints: Mapping[str, EndpointTotals] = field(default_factory=dict)
+    retries: int = 0
+    retries_denied: int = 0
     workers: Mapping[int, WorkerTotals] = field(default_factory=dict)
 
 
@@ -199,6 +224,9 @@ class Collector:
             log_dropped=int(counting.only(self._own, "log_dropped")),
             # Of two epochs of one worker the younger one is the worker.
             workers={peer.worker: _worker_of(peer, now) for peer in sorted(live, key=lambda peer: peer.tick.since_at)},
+            endpoints=_endpoints(live, counting.by_name(self._own, "ejections")),
+            retries=int(counting.only(self._own, "retries")),
+            retries_denied=int(counting.only(self._own, "retries_denied")),
         )
 
     def _peer(self, tick: Tick) -> _Peer | None:
@@ -311,3 +339,15 @@ def _totals_of(counts: Counts, gauges: _Gauges) -> RouteTotals:
 def _worker_of(peer: _Peer, now: float) -> WorkerTotals:
     tick = peer.tick
     return WorkerTotals(now - peer.taken_at, tick.lag_s, tick.connections, tick.config_version, tick.draining)
+
+
+def _endpoints(live: Iterable[_Peer], ejections: Mapping[str, int]) -> dict[str, EndpointTotals]:
+    standings: dict[str, Counter[str]] = {}
+    in_flight: Counter[str] = Counter()
+    for peer in live:
+        for label, (standing, count, _) in peer.tick.endpoints.items():
+            standings.setdefault(label, Counter())[standing] += 1
+            in_flight[label] += count
+    return {
+        label: EndpointTotals(found, in_flight[label], ejections.get(label, 0)) for label, found in standings.items()
+    }

@@ -58,6 +58,9 @@ def of_route(row: RouteTick) -> Counts:
 def of_worker(tick: Tick) -> Counts:
     """Return the counters that a worker has beside its routes'."""
     return {
+        "ejections": {(label, "", 0): int(row[2]) for label, row in tick.endpoints.items()},
+        "retries": {ONLY: tick.retries},
+        "retries_denied": {ONLY: tick.retries_denied},
         "dropped": {ONLY: tick.dropped},
         "log_dropped": {ONLY: tick.log_dropped},
         **_timed("overhead", tick.overhead),

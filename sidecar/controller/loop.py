@@ -8,7 +8,7 @@ goes to the journal beside; messages and rollbacks follow. Nothing here decides 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,13 +23,14 @@ from sidecar.controller.engine import Engine
 from sidecar.controller.journal import Journal
 from sidecar.controller.leasing import Leasing
 from sidecar.controller.ports import ConfigRefused
+from sidecar.controller.probing import Probing
 from sidecar.controller.rollout import Rollout
 from sidecar.controller.taping import Tapes
 from sidecar.controller.tapping import Taps
 from sidecar.controller.versions import Active, Pending
 from sidecar.controller.watch import Vitals, worse
 from sidecar.facts import Directive, Moment, RouteSecond
-from sidecar.link.frames import Ack, BreakerOpen, BreakerReset, Demand, Directives, Frame, Hello, Tapped
+from sidecar.link.frames import Ack, BreakerOpen, BreakerReset, Demand, Directives, Frame, Hello, Tapped, Unhealthy
 from sidecar.link.runtime import BootConfig, write_boot
 from sidecar.link.server import LinkServer
 from sidecar.notify.dispatch import Dispatcher
@@ -82,6 +83,7 @@ class Loop:
         self._breakers = {breaker.route: breaker for breaker in inherited.breakers} if inherited is not None else {}
         self._rollout = Rollout(link)
         self._leasing = Leasing(link, inherited.shares if inherited is not None else {}, self._write_boot)
+        self._probing = Probing(self._tell_health, inherited.unhealthy if inherited is not None else {})
         self._tasks: set[asyncio.Task[None]] = set()
         self._applied_at = clock.now()
         self._revert_at = 0.0
@@ -132,6 +134,7 @@ class Loop:
         self._applied_at = clock.now()
         self._dispatcher.apply(active.compiled.receivers)
         self._write_boot()
+        self._probing.apply(active.compiled.proxy.upstream)
         try:
             self.carry_out(self.engine.configured(active.row, active.compiled, touches(changes), moment()))
         except Exception:  # it is stored and the workers will run it: they must be told all the same
@@ -140,6 +143,7 @@ class Loop:
     async def run(self) -> None:
         """Turn once a second until cancelled."""
         self._write_boot()
+        self._probing.apply(self._configuring.active.compiled.proxy.upstream)
         leasing = asyncio.create_task(self._leasing.run())
         try:
             await self._turn_on()
@@ -225,6 +229,7 @@ class Loop:
     def _greet(self, worker: int, hello: Hello) -> None:
         active = self._configuring.active.row
         self._link.push(worker, Directives(self._directives()))
+        self._link.push(worker, Unhealthy(self._probing.unhealthy))
         for breaker in self._open_breakers():
             self._link.push(worker, breaker)
         self._leasing.greet(worker, hello)
@@ -257,6 +262,7 @@ class Loop:
                     self._open_breakers(),
                     self._configuring.file_hash,
                     self._leasing.slots,
+                    self._probing.unhealthy,
                 ),
             )
         except OSError as error:
@@ -264,11 +270,16 @@ class Loop:
                 "worker-boot.json cannot be written; a new worker starts from what it says", problem=str(error)
             )
 
+    def _tell_health(self, unhealthy: Mapping[str, float]) -> None:
+        self._write_boot()
+        self._link.push_all(Unhealthy(unhealthy))
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Wait for rollbacks that are under way."""
+        """Ask no endpoint any more, and wait for rollbacks that are under way."""
+        await self._probing.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from sidecar.controller.collect import RouteTotals, Timing, Totals
+from sidecar.controller.collect import UP, RouteTotals, Timing, Totals
 from sidecar.controller.views import MetricViews
 from sidecar.facts import BreakerState
 from sidecar.measure.histogram import MIDDLE_S
@@ -48,6 +48,7 @@ class _Snapshot(Collector):
             self._traffic(route, row)
             self._guards(route, row)
         self._time("sidecar_overhead_seconds", (), totals.overhead)
+        self._upstream(totals)
         self._loop(views)
         self._processes(totals, views)
 
@@ -75,6 +76,14 @@ class _Snapshot(Collector):
             self._put("sidecar_limit_remaining", (route, level), tokens)
         if row.concurrency_limit is not None:
             self._put("sidecar_concurrency_limit", (route,), row.concurrency_limit)
+
+    def _upstream(self, totals: Totals) -> None:
+        for endpoint, row in totals.endpoints.items():
+            self._put("sidecar_endpoint_up", (endpoint,), set(row.standings) == {UP})
+            self._put("sidecar_endpoint_in_flight", (endpoint,), row.in_flight)
+            self._put("sidecar_endpoint_ejections_total", (endpoint,), row.ejections)
+        self._put("sidecar_retries_total", ("sent",), totals.retries)
+        self._put("sidecar_retries_total", ("denied",), totals.retries_denied)
 
     def _loop(self, views: MetricViews) -> None:
         for labels, score in views.scores.items():

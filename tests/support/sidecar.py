@@ -112,7 +112,7 @@ class Shop:
         assert call(self._faults, "PUT", "/faults", body=faults).status == 200
 
 
-def settings(upstream: str, **sections: Any) -> dict[str, Any]:
+def settings(upstream: str, /, **sections: Any) -> dict[str, Any]:
     """Return a config with short times in front of *upstream*; *sections* replace whole sections, None leaves one out."""
     made: dict[str, Any] = {
         "listen": "127.0.0.1:0",
@@ -389,7 +389,7 @@ class Sidecar:
 
 
 @contextlib.contextmanager
-def sidecar(upstream: str, **sections: Any) -> Iterator[Sidecar]:
+def sidecar(upstream: str, /, **sections: Any) -> Iterator[Sidecar]:
     """Run a sidecar with these settings in front of *upstream* until the block ends."""
     with Sidecar(settings(upstream, **sections)) as running:
         yield running

@@ -159,6 +159,7 @@ class Upstream:
         news: A script's own words to its test.
         orders: The test's words to a script that waits for them.
         accepted: Connections so far.
+        path: Listen on this Unix socket in place of a port.
     """
 
     script: Script = echo
@@ -167,10 +168,16 @@ class Upstream:
     orders: queue.Queue[object] = field(default_factory=queue.Queue)
     accepted: int = 0
     port: int = 0
+    path: str = ""
 
     def __post_init__(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", self.port), backlog=1024)
-        self.port = self._listening.getsockname()[1]
+        if self.path:
+            self._listening = socket.socket(socket.AF_UNIX)
+            self._listening.bind(self.path)
+            self._listening.listen(1024)
+        else:
+            self._listening = socket.create_server(("127.0.0.1", self.port), backlog=1024)
+            self.port = self._listening.getsockname()[1]
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -185,7 +192,7 @@ class Upstream:
     @property
     def url(self) -> str:
         """Its endpoint, for a config."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"unix:{self.path}" if self.path else f"http://127.0.0.1:{self.port}"
 
     def next_request(self) -> Request:
         """Wait for the next whole request."""

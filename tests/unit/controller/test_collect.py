@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sidecar.controller.collect import MAX_EPOCHS, SILENT_S, Collector, Timing
+from sidecar.controller.collect import MAX_EPOCHS, SILENT_S, Collector, EndpointTotals, Timing
 from sidecar.controller.counts import MAX_DIRECTIVES, MAX_SERIES
 from sidecar.facts import BreakerState, ClientSecond, RouteSecond
 from sidecar.link.frames import RouteTick, Tick
@@ -296,6 +296,22 @@ def test_totals_hold_everything_since_the_beginning() -> None:
     assert (shop.trials, shop.held) == ({"isolation-1": (4, 2)}, {"isolation-1": 2})
     assert (Timing(0.5, {2: 8}), 3) == (totals.overhead, totals.dropped)
     assert (totals.workers[0].age_s, totals.workers[0].lag_s, totals.workers[0].connections) == (1.5, 0.1, 7)
+
+
+def test_endpoints_are_seen_over_the_workers() -> None:
+    """
+    Standings and requests in flight are of the live workers now; ejections and retries never fall when one restarts.
+    """
+    collector = Collector(START)
+    collector.take(tick(101.0, {}, endpoints={"a:1": ["up", 2, 1], "b:2": ["up", 1, 0]}, retries=3), 101.0)
+    collector.take(tick(101.0, {}, worker=1, epoch="e2", endpoints={"a:1": ["ejected", 1, 2]}, retries_denied=4), 101.0)
+    collector.take(tick(102.0, {}, epoch="e3", since_at=101.5, endpoints={"a:1": ["up", 5, 1]}, retries=1), 102.0)
+    collector.lost(1, 102.0)
+
+    totals = collector.totals(102.5)
+    assert totals.endpoints["a:1"] == EndpointTotals({"up": 2}, 7, 4)
+    assert totals.endpoints["b:2"] == EndpointTotals({"up": 1}, 1, 0)
+    assert (totals.retries, totals.retries_denied) == (4, 4)
 
 
 def test_series_are_bounded() -> None:

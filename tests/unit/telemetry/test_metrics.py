@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.controller.collect import RouteTotals, Timing, Totals, WorkerTotals
+from sidecar.controller.collect import EndpointTotals, RouteTotals, Timing, Totals, WorkerTotals
 from sidecar.facts import BreakerState
 from sidecar.measure import histogram
 from sidecar.telemetry.catalogue import CATALOGUE, Kind
@@ -41,6 +41,12 @@ TOTALS = Totals(
     overhead=Timing(0.002, {1: 4}),
     dropped=7,
     log_dropped=9,
+    endpoints={
+        "10.0.0.1:80": EndpointTotals({"up": 2}, 5, 1),
+        "10.0.0.2:80": EndpointTotals({"up": 1, "ejected": 1}, 0, 3),
+    },
+    retries=11,
+    retries_denied=12,
     workers={0: WorkerTotals(0.2, 0.05, 12, 3, draining=False)},
 )
 VIEWS = MetricViews(
@@ -155,6 +161,10 @@ def test_values_of_gauges_and_counters() -> None:
     assert value("sidecar_link_up", found, worker="1") == 0
     assert value("sidecar_link_dropped_total", found) == 7
     assert value("sidecar_access_log_dropped_total", found) == 9
+    assert [value("sidecar_endpoint_up", found, endpoint=f"10.0.0.{n}:80") for n in (1, 2)] == [1, 0]
+    assert value("sidecar_endpoint_in_flight", found, endpoint="10.0.0.1:80") == 5
+    assert value("sidecar_endpoint_ejections_total", found, endpoint="10.0.0.2:80") == 3
+    assert [value("sidecar_retries_total", found, result=result) for result in ("sent", "denied")] == [11, 12]
     assert value("sidecar_event_loop_lag_seconds", found, process="worker-0") == 0.05
     assert value("sidecar_event_loop_lag_seconds", found, process="controller") == 0.01
     assert value("sidecar_store_up", found) == 0
