@@ -88,6 +88,18 @@ class OverrideBody(Body):
     header_value: HeaderValue | None = None
 
 
+class ApplyBody(Body):
+    """How long the new version waits for its confirmation; by default two minutes."""
+
+    confirm_within: Ttl | None = None
+
+
+class DismissBody(Body):
+    """Why not."""
+
+    reason: Line | None = None
+
+
 class RollbackBody(Body):
     """Which version's text to run again; by default the one before the active one."""
 

@@ -182,6 +182,15 @@ INCIDENT: Final[Parameter[int]] = Parameter(
     "id", _P, _integer(1, MAX_ID), int, 0, "The incident's number.", required=True,
     hint="incidents have numbers; GET /api/v1/incidents lists them",
 )  # fmt: skip
+PROPOSAL_STATES: Final = ("open", "applied", "dismissed", "superseded")
+PROPOSAL: Final[Parameter[int]] = Parameter(
+    "id", _P, _integer(1, MAX_ID), int, 0, "The proposal's number.", required=True,
+    hint="GET /api/v1/proposals lists them",
+)  # fmt: skip
+PROPOSAL_STATE: Final[Parameter[str | None]] = Parameter(
+    "state", _Q, {"type": "string", "enum": list(PROPOSAL_STATES)}, _maybe_text, None, "Only proposals in this state.",
+    hint=f"use {', '.join(PROPOSAL_STATES)}",
+)  # fmt: skip
 VERSION: Final[Parameter[int]] = Parameter(
     "version", _P, _integer(1, MAX_ID), int, 0, "The config version's number.", required=True,
     hint="GET /api/v1/config/versions lists them",

@@ -195,6 +195,20 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "Diff": record({"from": maybe(COUNT), "to": maybe(COUNT), "changes": rows(ref("Change"))}, {"replay": _REPLAY}),
     "Version": _VERSION,
     "Versions": listing("Version"),
+    "Proposal": record(
+        {
+            "id": COUNT,
+            "incident": COUNT,
+            "kind": words("threshold", "limit", "breaker", "timeout", "validation"),
+            "state": words("open", "applied", "dismissed", "superseded"),
+            "why": TEXT,
+            "made_time": TIME,
+            "changes": rows(ref("Change")),
+            "effect": record({"over_s": NUMBER}, {"sooner_s": maybe(NUMBER)}),
+        },
+        {"version": maybe(COUNT), "decided_by": maybe(TEXT), "decided_time": maybe(TIME), "applied": ref("Applied")},
+    ),
+    "Proposals": listing("Proposal"),
     "Event": record(
         {"sequence": COUNT, "time": TIME, "kind": TEXT, "author": TEXT},
         {"incident": maybe(COUNT), "scope": maybe(TEXT), "body": {"type": "object"}},

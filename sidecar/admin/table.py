@@ -12,6 +12,7 @@ from sidecar.admin import (
     incidents,
     openapi,
     overrides,
+    proposals,
     receivers,
     status,
     stream,
@@ -21,7 +22,7 @@ from sidecar.admin import (
 from sidecar.admin import parameters as p
 from sidecar.admin.auth import Role
 from sidecar.admin.calls import EVENTS, LINES, MARKDOWN, YAML, Call
-from sidecar.admin.models import Empty, NoteBody, OverrideBody, ReleaseBody, RollbackBody
+from sidecar.admin.models import ApplyBody, DismissBody, Empty, NoteBody, OverrideBody, ReleaseBody, RollbackBody
 
 _VIEWER, _OPERATOR, _ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 _PAGE: Final = (p.LIMIT, p.CURSOR)
@@ -79,6 +80,14 @@ CALLS: Final[tuple[Call, ...]] = (
          (p.FROM, p.TO, p.REPLAY), errors=(404, 503)),
     Call("POST", "/config/rollback", _OPERATOR, config.rollback, "Run an earlier version's text again.", "Applied",
          (), RollbackBody, errors=(404, 409, 503), etag=True),
+
+    Call("GET", "/proposals", _VIEWER, proposals.listed, "What incidents taught, the newest first.", "Proposals",
+         (p.PROPOSAL_STATE,)),
+    Call("GET", "/proposals/{id}", _VIEWER, proposals.one, "One proposal.", "Proposal", (p.PROPOSAL,), errors=(404,)),
+    Call("POST", "/proposals/{id}/apply", _ADMIN, proposals.apply, "Make a config version of it, to be confirmed.",
+         "Proposal", (p.PROPOSAL,), ApplyBody, errors=(404, 409, 412, 503)),
+    Call("POST", "/proposals/{id}/dismiss", _OPERATOR, proposals.dismiss, "Say no to it, or lift its rule.",
+         "Proposal", (p.PROPOSAL,), DismissBody, errors=(404, 409)),
 
     Call("GET", "/audit", _VIEWER, audit.listed, "Every change, the newest first.", "Events", _PAGE, errors=(503,)),
     Call("GET", "/audit/verify", _VIEWER, audit.verify, "Check the hash chain.", "Verified", errors=(503,)),

@@ -24,6 +24,12 @@ def incidents(incomplete: str) -> Iterable[tuple[str, str]]:
     return [row for row in rows if row[0].startswith(incomplete)]
 
 
+def proposals(incomplete: str) -> Iterable[tuple[str, str]]:
+    """Complete a proposal's number."""
+    rows = _ask("/proposals", lambda item: (str(item["id"]), f"{item['state']}: {item['why']}"))
+    return [row for row in rows if row[0].startswith(incomplete)]
+
+
 def scopes(incomplete: str) -> Iterable[tuple[str, str]]:
     """Complete a scope: what is overridden now, the service, and every route."""
     rows = [("service", "the whole API")]

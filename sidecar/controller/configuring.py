@@ -52,6 +52,7 @@ class Configuring:
     Attributes:
         begun_with: What differs between the version that ran before the start and the one that runs since.
         pending: The version that waits for its confirmation.
+        judge: Says what is wrong with the changes of an apply: the rules that incidents taught.
     """
 
     def __init__(self, source: Source, journal: Journal, on_active: Callable[[Active, Sequence[Change]], None]) -> None:
@@ -69,6 +70,7 @@ class Configuring:
         self.begun_with: Sequence[Change] = ()
         self.pending: Pending | None = None
         self.last_apply_ok = True
+        self.judge: Callable[[Sequence[Change]], Sequence[ConfigError]] = _no_fault
         self._log = structlog.get_logger("config")
 
     def __repr__(self) -> str:
@@ -79,6 +81,11 @@ class Configuring:
         """Return the version that runs."""
         assert self._active is not None
         return self._active
+
+    @property
+    def source(self) -> Source:
+        """Return where the text comes from at a start: the environment and flags lie over every version."""
+        return self._source
 
     @property
     def admin(self) -> AdminPolicy:
@@ -152,7 +159,15 @@ class Configuring:
     # --- changes ----------------------------------------------------------------------------------------------
 
     async def apply(
-        self, text: str, *, author: str, reason: str, if_match: int, dry_run: bool, confirm_within_s: float | None
+        self,
+        text: str,
+        *,
+        author: str,
+        reason: str,
+        if_match: int,
+        dry_run: bool,
+        confirm_within_s: float | None,
+        source: str = "api",
     ) -> dict[str, Any]:
         """
         Make *text* the active version.
@@ -168,9 +183,11 @@ class Configuring:
             changes = diff(self.active.row.text, text)
             if fixed := static_changes(self.active.compiled, compiled, text=text, name=name):
                 raise _invalid(fixed)
+            if faults := self.judge(changes):
+                raise _invalid(faults)
             if dry_run:
                 return self._answer(self._versions.next_number, text, "active", changes, dry_run=True)
-            row = self._row(text, author, reason, "api", changes)
+            row = self._row(text, author, reason, source, changes)
             return await self._become(row, compiled, changes, confirm_within_s)
 
     async def rollback(self, to: int | None, *, author: str, reason: str) -> dict[str, Any]:
@@ -364,6 +381,10 @@ class Configuring:
             "confirm_by_time": rfc3339(by) if by is not None else None,
             "workers": {"acknowledged": acknowledged, "total": total},
         }
+
+
+def _no_fault(changes: Sequence[Change]) -> Sequence[ConfigError]:  # noqa: ARG001  the shape of `Configuring.judge`
+    return ()
 
 
 def _invalid(errors: Sequence[ConfigError]) -> ConfigRefused:

@@ -16,6 +16,7 @@ from sidecar.controller.comparing import Comparing
 from sidecar.controller.configuring import Configuring
 from sidecar.controller.effects import AppendEvent, PutVersion
 from sidecar.controller.journal import Journal
+from sidecar.controller.learning import MAX_KEPT, Learning
 from sidecar.controller.loop import Loop, moment
 from sidecar.controller.ports import Document, Page, Unavailable
 from sidecar.controller.replaying import Replays
@@ -101,7 +102,10 @@ class Desk:
         self._events = events
         self._facts = facts
         self._started_at = clock.now()
-        self._comparing = Comparing(configuring, Replays(journal, loop.tapes.reel, lambda: moment().unix))
+        replays = Replays(journal, loop.tapes.reel, lambda: moment().unix)
+        self._comparing = Comparing(configuring, replays)
+        self.learning = Learning(configuring, replays, journal.put, self._all_incidents)
+        loop.listeners.append(self.learning.heard)
 
     def __repr__(self) -> str:
         return f"<Desk {self._loop}>"
@@ -183,6 +187,9 @@ class Desk:
             if (state is None or row["state"] == state) and (before is None or number < before)
         ]
         return _page(wanted, limit, "id")
+
+    async def _all_incidents(self) -> Sequence[Document]:
+        return (await self.incidents(None, MAX_KEPT, None)).items
 
     async def incident(self, incident_id: int) -> Document | None:
         """Return one incident."""

@@ -126,6 +126,15 @@ class PutSeconds:
 
 
 @dataclass(frozen=True, slots=True)
+class PutProposal:
+    """Insert or replace one proposal by its number."""
+
+    id: int
+    state: str
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
 class PutMark:
     """Insert or replace one small text under a key (install key, sticky verdicts, last file hash)."""
 
@@ -144,6 +153,7 @@ Write = (
     | PutBaseline
     | PutRollup
     | PutSeconds
+    | PutProposal
     | PutMark
 )
 

@@ -8,7 +8,7 @@ goes to the journal beside; messages and rollbacks follow. Nothing here decides 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,6 +73,7 @@ class Loop:
         self.engine = engine
         self.tapes = Tapes(journal.put, moment)
         self.taps = Taps(link, lambda: clock.token_bytes(8).hex())
+        self.listeners: list[Callable[[fx.AppendEvent], None]] = []
         self._link = link
         self._journal = journal
         self._configuring = configuring
@@ -213,12 +214,18 @@ class Loop:
                 case _:
                     writes.append(effect)
         if writes:
-            self._journal.put(writes)
+            self._remember(writes)
         for effect in later:
             if isinstance(effect, fx.Notify):
                 self._dispatcher.notify(effect.alert)
             else:
                 self._spawn(self._roll_back(effect))
+
+    def _remember(self, writes: Sequence[fx.Write]) -> None:
+        self._journal.put(writes)
+        for listen in self.listeners:
+            for event in [write for write in writes if isinstance(write, fx.AppendEvent)]:
+                listen(event)
 
     async def _roll_back(self, wanted: fx.Rollback) -> None:
         try:

@@ -78,6 +78,26 @@ class TapSource(Protocol):
         ...
 
 
+class Proposals(Protocol):
+    """What incidents taught."""
+
+    def proposals(self, state: str | None) -> Sequence[Document]:
+        """Return the proposals, the newest first (schema `Proposal`)."""
+        ...
+
+    def proposal(self, number: int) -> Document | None:
+        """Return one proposal."""
+        ...
+
+    async def apply(self, number: int, author: str, confirm_within_s: float | None) -> Document:
+        """Make a version of it, or put its rule in force; raise ConfigRefused when it was not."""
+        ...
+
+    def dismiss(self, number: int, author: str, reason: str) -> Document:
+        """Say no to it; raise ConfigRefused when it was decided already."""
+        ...
+
+
 class Control(Protocol):
     """
     The controller as its API sees it; every document has the shape that `contract.md` and `admin/schemas.py` name.
@@ -93,6 +113,11 @@ class Control(Protocol):
     @property
     def taps(self) -> TapSource:
         """Return those who look on."""
+        ...
+
+    @property
+    def learning(self) -> Proposals:
+        """Return what incidents taught."""
         ...
 
     def status(self) -> Document:

@@ -1,47 +1,35 @@
 """
-Replays beside the controller: in a child process of low priority, so that no second of the control plane is late.
-
-    stdin   the pickled work            from our own parent over our own pipe
-    stdout  the pickled answer          the same
+Replays beside the controller: in a child process of low priority (`replayer.py`), so that no second here is late.
 
 What can go wrong
-    It takes too long: it is ended after `LONGEST_S`, and the caller says so. Several are asked for: one runs, the
+    It takes too long: it is ended after `LONGEST_S` (a study `STUDY_S`), and the caller says so. Several are asked for: one runs, the
     others wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.config.policies import Compiled
 from sidecar.controller.journal import Journal
-from sidecar.replay.compare import Outcome, outcome
+from sidecar.controller.studying import Study, Work
+from sidecar.replay.compare import Outcome
 from sidecar.replay.material import Material
 from sidecar.replay.reel import KEEP_S, Reel
 from sidecar.store.errors import StoreError
 from sidecar.store.store import Store
 
 LONGEST_S: Final = 120.0
-NICE: Final = 15
-_COMMAND: Final = (sys.executable, "-m", "sidecar.controller.replaying")
+STUDY_S: Final = 900.0
+_COMMAND: Final = (sys.executable, "-m", "sidecar.controller.replayer")
 
 
 class ReplayError(Exception):
     """The replay was not finished; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Replay the material under each of these configs."""
-
-    material: Material
-    configs: tuple[Compiled, ...]
 
 
 class Replays:
@@ -83,9 +71,22 @@ class Replays:
         Raises:
             ReplayError: when it took too long or failed.
         """
-        work = pickle.dumps(Work(material, tuple(configs)))
+        found: list[Outcome] = await self._ask(Work(material, tuple(configs)), LONGEST_S)
+        return found
+
+    async def study(self, asked: Study) -> list[dict[str, Any]]:
+        """
+        Return what an incident teaches.
+
+        Raises:
+            ReplayError: when it took too long or failed.
+        """
+        found: list[dict[str, Any]] = await self._ask(asked, STUDY_S)
+        return found
+
+    async def _ask(self, work: Work | Study, longest_s: float) -> Any:
         async with self._turn:
-            return await _ask(work)
+            return await _ask(pickle.dumps(work), longest_s)
 
 
 def _minutes(store: Store, routes: Sequence[str], since: float, until: float) -> dict[str, list[Mapping[str, Any]]]:
@@ -95,31 +96,18 @@ def _minutes(store: Store, routes: Sequence[str], since: float, until: float) ->
     return {route: rows for route, rows in found.items() if rows}
 
 
-async def _ask(work: bytes) -> list[Outcome]:
+async def _ask(work: bytes, longest_s: float) -> Any:
     pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(*_COMMAND, stdin=pipe, stdout=pipe, stderr=pipe)
     try:
-        async with asyncio.timeout(LONGEST_S):
+        async with asyncio.timeout(longest_s):
             out, errors = await child.communicate(work)
     except TimeoutError as error:
-        raise ReplayError(f"the replay was not finished in {LONGEST_S:.0f} s: ask for a shorter time") from error
+        raise ReplayError(f"the replay was not finished in {longest_s:.0f} s: ask for a shorter time") from error
     finally:
         if child.returncode is None:
             child.kill()
             await child.wait()
     if child.returncode:
         raise ReplayError(f"the replay failed: {errors.decode(errors='replace').strip()[-300:]}")
-    made: list[Outcome] = pickle.loads(out)  # noqa: S301  our own child's
-    return made
-
-
-def main() -> int:
-    """Answer one question on stdin."""
-    os.nice(NICE)
-    work = pickle.load(sys.stdin.buffer)  # noqa: S301  our own parent's
-    pickle.dump([outcome(compiled, work.material) for compiled in work.configs], sys.stdout.buffer)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return pickle.loads(out)  # noqa: S301  our own child's

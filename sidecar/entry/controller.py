@@ -126,6 +126,7 @@ class Controller:
         desk = Desk(
             loop, self._journal, self._configuring, self._dispatcher, self._events, self._facts, key, self._token()
         )
+        desk.learning.restore(await self._proposals())
         with contextlib.suppress(TimeoutError):  # what `/readyz` says must be known before it is asked
             await asyncio.wait_for(self._informed.wait(), INFORMED_S)
         runners = [
@@ -134,7 +135,9 @@ class Controller:
                 admin_app(desk, allowed_hosts=_hosts(self._told.static["admin"])), self._told.listener("admin")
             ),
         ]
-        tasks = [asyncio.create_task(work) for work in (loop.run(), self._fold_on(), self._reload_on())]
+        tasks = [
+            asyncio.create_task(work) for work in (loop.run(), desk.learning.run(), self._fold_on(), self._reload_on())
+        ]
         self._say_ready(ready=True)
         self._log.info("the controller serves", version=self._configuring.active.version)
         await self._stop.wait()
@@ -225,6 +228,11 @@ class Controller:
         since = clock.wall().timestamp() - KEEP_S
         with contextlib.suppress(StoreError):
             return await self._journal.read(lambda store: store.seconds(since_unix=since))
+        return []
+
+    async def _proposals(self) -> list[dict[str, Any]]:
+        with contextlib.suppress(StoreError):
+            return await self._journal.read(lambda store: store.proposals())
         return []
 
     async def _fold_on(self) -> None:

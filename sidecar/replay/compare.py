@@ -18,7 +18,7 @@ from sidecar.config.policies import Compiled
 from sidecar.facts import Scope
 from sidecar.incident.words import rfc3339, unix_of
 from sidecar.replay.material import Material
-from sidecar.replay.player import Event, Player
+from sidecar.replay.player import Player
 
 APART_S: Final = 300.0
 
@@ -45,33 +45,37 @@ class Outcome:
         requests: By route.
         refused: By route and reason.
         raised: Incidents in order of their detection.
-        alarms: (t, route, detector) of each.
+        clients: By (route, client key, in a time of trouble): requests, and of them refused.
+        latency: By route, of the upstream: bucket → count.
     """
 
     requests: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     raised: tuple[Raised, ...] = ()
-    alarms: tuple[tuple[float, str, str], ...] = ()
+    clients: Mapping[tuple[str, str, bool], tuple[int, int]] = field(default_factory=dict)
+    latency: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
     def refused_of(self, route: str) -> int:
         """Count all refusals of one route."""
         return sum(self.refused.get(route, {}).values())
 
 
-def outcome(compiled: Compiled, material: Material) -> Outcome:
-    """Replay *material* under *compiled*."""
-    player = Player(compiled)
-    events = list(player.play(material.seconds()))
+def outcome(compiled: Compiled, material: Material, trouble: Sequence[tuple[float, float]] = ()) -> Outcome:
+    """Replay *material* under *compiled*; *trouble*: (from, until) of the incidents that are known."""
+    player = Player(compiled, trouble=trouble)
+    for second in material.seconds():
+        player.second(second)
     return Outcome(
         requests={route: toll.requests for route, toll in player.tolls.items()},
         refused={route: dict(toll.refused) for route, toll in player.tolls.items()},
         raised=tuple(_raised(row) for row in player.incidents()),
-        alarms=tuple(_alarm(event) for event in events if event.event == "alarm"),
+        clients={
+            (route, *key): (count, toll.clients_refused[key])
+            for route, toll in player.tolls.items()
+            for key, count in toll.clients.items()
+        },
+        latency={route: dict(toll.latency) for route, toll in player.tolls.items()},
     )
-
-
-def _alarm(event: Event) -> tuple[float, str, str]:
-    return event.t, event.route, event.detector
 
 
 def _raised(row: Mapping[str, Any]) -> Raised:

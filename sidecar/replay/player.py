@@ -71,17 +71,30 @@ class Event:
 
 @dataclass(slots=True)
 class Toll:
-    """What one route's traffic came to over the whole tape."""
+    """
+    What one route's traffic came to over the whole tape.
+
+    Attributes:
+        clients, clients_refused: By (key, whether it was in a time of trouble).
+    """
 
     requests: int = 0
     failures: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    clients: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    clients_refused: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    latency: Counter[int] = field(default_factory=Counter)
 
-    def add(self, row: RouteSecond) -> None:
-        """Add one second."""
+    def add(self, row: RouteSecond, *, trouble: bool) -> None:
+        """Add one second; *trouble*: an incident is known for it."""
         self.requests += row.arrivals
         self.failures += row.failures
         self.refused.update(row.refused)
+        self.latency.update(row.latency)
+        for key, client in row.clients.items():
+            self.clients[key, trouble] += client.requests + client.refused
+            if client.refused:
+                self.clients_refused[key, trouble] += client.refused
 
 
 class Player:
@@ -91,13 +104,20 @@ class Player:
     Args:
         compiled: The config to replay under.
         tell: Told of routes that the config does not know.
+        trouble: (from, until) of incidents that are known, in Unix seconds.
 
     Attributes:
         tolls: By route, what it came to so far.
         seconds: Seconds that were played.
     """
 
-    def __init__(self, compiled: Compiled, tell: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        compiled: Compiled,
+        tell: Callable[[str], None] = lambda _: None,
+        trouble: Sequence[tuple[float, float]] = (),
+    ) -> None:
+        self._trouble = tuple(trouble)
         self._compiled = compiled
         self._tell = tell
         self._engine: Engine | None = None
@@ -120,8 +140,9 @@ class Player:
         engine, guards = self._ready(second)
         now = Moment(second.t, second.t)
         rows, trips = guards.take(second.lines, now.at, second.step_s)
+        trouble = any(since <= now.at <= until for since, until in self._trouble)
         for row in rows:
-            self.tolls.setdefault(row.route, Toll()).add(row)
+            self.tolls.setdefault(row.route, Toll()).add(row, trouble=trouble)
         effects = [effect for trip in trips for effect in engine.observe(0, _frame(trip), now)]
         effects += engine.second(rows, now)
         self.seconds += 1

@@ -7,8 +7,9 @@ Theory
     detector. A line counts arrivals, a detector what ended: admitted = requests − refused, and what ended is
     admitted − (in flight now − in flight before) where the tape says how many were in flight; so a hang is one.
 
-    The ages of those in flight are in a recording (`waiting`). Where they are not, the youngest admitted ones are taken
-    to be those in flight: under a hang that is exact, else it is the least that their ages can be.
+    The ages of those in flight are in a recording (`waiting`). Where they are not, as many as Little's law expects
+    (arrivals × mean latency, twice that, at least three) are taken to be on their usual way. Of more, the youngest
+    admitted ones are taken to be those in flight: under a hang that is exact, else it is the least that their ages can be.
 
 What can go wrong
     Two lines for one route and second: an error, because nobody knows whether they add up. In flight falls by more
@@ -27,6 +28,7 @@ from sidecar.measure import histogram
 from sidecar.replay.tape import Line, TapeError
 
 IDLE_S: Final = 60.0
+USUAL: Final = 3  # in flight at any time, of a small route
 STEPS: Final = 8  # into which the arrivals of one second are parted
 REMEMBERED_S: Final = 900  # seconds of arrivals in which those in flight are looked for
 
@@ -84,10 +86,11 @@ def _idle(last: float, following: float) -> Iterator[Second]:
 class InFlight:
     """What is in flight on one route, from second to second."""
 
-    __slots__ = ("_admitted", "before")
+    __slots__ = ("_admitted", "_latency_s", "before")
 
     def __init__(self) -> None:
         self.before: int | None = None
+        self._latency_s = 0.0  # the last mean that was seen
         self._admitted: deque[int] = deque(maxlen=REMEMBERED_S)
 
     def __repr__(self) -> str:
@@ -109,7 +112,12 @@ class InFlight:
         """Return the ages of those without a first byte: bucket → count."""
         if line.waiting is not None:
             return line.waiting
+        answered = sum(line.latency.values())
+        if answered:
+            self._latency_s = sum(histogram.MIDDLE_S[i] * count for i, count in line.latency.items()) / answered
         left, ages, age_s = line.in_flight or 0, dict[int, int](), 0.0
+        if left <= max(USUAL, 2.0 * self._latency_s * line.requests):
+            return {histogram.index(self._latency_s / 2): left} if left else {}
         for admitted in reversed(self._admitted):
             if left <= 0:
                 break

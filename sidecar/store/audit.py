@@ -82,6 +82,7 @@ def _delete_ended(connection: sqlite3.Connection, older_than_unix: float) -> tup
     ended = "SELECT id FROM incidents WHERE state IN ('resolved', 'closed') AND stored_unix < ?"
     connection.execute(f"DELETE FROM evidence WHERE incident IN ({ended})", old)  # noqa: S608  a literal
     incidents = connection.execute(f"DELETE FROM incidents WHERE id IN ({ended})", old).rowcount  # noqa: S608
+    connection.execute("DELETE FROM proposals WHERE state <> 'open' AND stored_unix < ?", old)
     connection.execute("DELETE FROM isolations WHERE ended = 1 AND stored_unix < ?", old)
     connection.execute("DELETE FROM overrides WHERE ended = 1 AND stored_unix < ?", old)
     return rollups, incidents

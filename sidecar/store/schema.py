@@ -52,4 +52,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE marks (key TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT",
     ),
     ("CREATE TABLE seconds (minute_unix INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT",),
+    (
+        """
+        CREATE TABLE proposals (
+            id INTEGER PRIMARY KEY, state TEXT NOT NULL, document TEXT NOT NULL, stored_unix REAL NOT NULL
+        ) STRICT
+        """,
+    ),
 )

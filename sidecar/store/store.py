@@ -206,6 +206,10 @@ class Store:
         rows = self._rows("SELECT * FROM seconds WHERE minute_unix >= ? ORDER BY minute_unix", (since_unix,))
         return [(row["minute_unix"], row["data"]) for row in rows]
 
+    def proposals(self, *, limit: int = 200) -> list[Document]:
+        """Return the newest proposals' documents, the newest first."""
+        return self._documents("SELECT document FROM proposals ORDER BY id DESC LIMIT ?", (limit,))
+
     def marks(self) -> dict[str, str]:
         """Return all marks."""
         return {row["key"]: row["text"] for row in self._rows("SELECT key, text FROM marks")}

@@ -21,6 +21,7 @@ from sidecar.controller.effects import (
     PutIsolation,
     PutMark,
     PutOverride,
+    PutProposal,
     PutRollup,
     PutSeconds,
     PutVersion,
@@ -161,6 +162,7 @@ _AnyPut = (
     | PutBaseline
     | PutRollup
     | PutSeconds
+    | PutProposal
     | PutMark
 )
 
@@ -185,6 +187,8 @@ def _put(connection: sqlite3.Connection, write: _AnyPut, unix: float) -> None:  
             _replace(connection, "rollups", write.route, write.minute_unix, to_json(write.document))
         case PutSeconds():
             _put_seconds(connection, write)
+        case PutProposal():
+            _replace(connection, "proposals", write.id, write.state, to_json(write.document), unix)
         case PutMark():
             _replace(connection, "marks", write.key, _text(write.text))
         case _:

@@ -61,12 +61,31 @@ class MemoryTaps:
         yield d.TAPPED
 
 
+class MemoryProposals:
+    """One open proposal."""
+
+    def proposals(self, state: str | None) -> Sequence[Document]:
+        return [d.PROPOSAL] if state in (None, "open") else []
+
+    def proposal(self, number: int) -> Document | None:
+        return d.PROPOSAL if number == d.PROPOSAL["id"] else None
+
+    async def apply(self, number: int, author: str, confirm_within_s: float | None) -> Document:
+        return {**self.dismiss(number, author, ""), "state": "applied", "version": 8, "applied": d.APPLIED}
+
+    def dismiss(self, number: int, author: str, reason: str) -> Document:
+        if number != d.PROPOSAL["id"]:
+            raise ConfigRefused(404, f"there is no proposal {number}", "see proposal list")
+        return {**d.PROPOSAL, "state": "dismissed", "decided_by": author}
+
+
 class MemoryControl:
     """Answers from literal documents; remembers commands; keeps overrides and one config version's number."""
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
         self.tapes = MemoryTapes()
+        self.learning = MemoryProposals()
         self.taps = MemoryTaps()
         self.applied: list[tuple[str, str, str, bool, float | None]] = []
         self.version_now = 7

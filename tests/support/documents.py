@@ -214,3 +214,12 @@ POSTMORTEM = "# Incident 12\n\n- 03:12:07Z opened\n"
 def listing(*items: dict[str, Any]) -> dict[str, Any]:
     """Return a whole list's document."""
     return {"items": list(items), "next": None}
+
+
+PROPOSAL: dict[str, Any] = {
+    "id": 3, "incident": 12, "state": "open", "kind": "threshold",
+    "why": "it would have been found earlier with sensitivity high on checkout", "made_time": "2026-01-05T12:00:00Z",
+    "decided_time": None, "decided_by": None, "reason": None, "version": None, "rule": None,
+    "changes": [{"path": "routes.checkout.detect.sensitivity", "old": None, "new": "high"}],
+    "effect": {"sooner_s": 7.0, "hidden": 0, "added": 0, "requests": 86400, "refused": 0, "over_s": 86400.0},
+}  # fmt: skip

@@ -245,7 +245,6 @@ UNKNOWN = [
     ("GET", "/status?verbose=1", 400),
     ("POST", "/notify/none/test", 404),
     ("GET", "/nothing", 404),
-    ("GET", "/proposals", 404),
     ("GET", "/tap?status=6xx", 400),
     ("GET", "/drills", 404),
     ("DELETE", "/status", 405),

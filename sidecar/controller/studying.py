@@ -1,0 +1,163 @@
+"""
+What one incident teaches, worked out from its record and the stored history; runs in the replay's child process.
+
+The candidates of `incident/learn.py` become config texts (`config/edit.py`), each text is loaded as it would be at an
+apply, replayed beside the one that runs, and kept when its measured effect is worth a person's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sidecar.config.diff import diff
+from sidecar.config.edit import EditError, put
+from sidecar.config.errors import ConfigErrors
+from sidecar.config.load import load
+from sidecar.config.policies import Compiled
+from sidecar.facts import Detector, Mode, Scope, ScopeKind
+from sidecar.incident import learn
+from sidecar.incident.learn import Candidate, Facts, Kind
+from sidecar.incident.words import unix_of
+from sidecar.replay.compare import Outcome, outcome
+from sidecar.replay.effect import Judged, effect
+from sidecar.replay.material import Material
+from sidecar.replay.normal import measure
+
+AROUND_S: Final = 30.0  # an onset is an estimate, and what was isolated comes back slowly
+NOT_REAL: Final = ("false_positive", "benign")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Replay the material under each of these configs."""
+
+    material: Material
+    configs: tuple[Compiled, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """
+    What to study.
+
+    Attributes:
+        incident: Its public document.
+        past: All incidents of the history, public documents.
+        text: The active config; `environ` and `flags` lie over it.
+    """
+
+    material: Material
+    incident: Mapping[str, Any]
+    past: Sequence[Mapping[str, Any]]
+    text: str
+    environ: Mapping[str, str]
+    flags: Mapping[str, str]
+
+
+def study(asked: Study) -> list[dict[str, Any]]:
+    """Return what is worth proposing: {kind, why, changes, settings, rule, effect}; nothing when there is no history."""
+    span = asked.material.span
+    if span is None:
+        return []
+    compiled = _load(asked, asked.text)
+    if compiled is None:
+        return []
+    facts, judged = facts_of(asked, compiled), _judged(asked.incident)
+    trouble = [_trouble(row) for row in (*asked.past, asked.incident)]
+    before: Outcome | None = None
+    found = []
+    for candidate in learn.candidates(facts):
+        if candidate.rule is not None:
+            found.append(_document(candidate, [], learn.Effect(over_s=span[1] - span[0])))
+            continue
+        text = _edited(asked.text, candidate)
+        changed = _load(asked, text) if text else None
+        if changed is None or changed == compiled:
+            continue
+        before = before or outcome(compiled, asked.material, trouble)
+        after = outcome(changed, asked.material, trouble)
+        past = [_judged(row) for row in asked.past]
+        timeout_s = _timeout(candidate)
+        seen = effect(before, after, judged, past, span[1] - span[0], route=facts.route, timeout_s=timeout_s)
+        if learn.worth(candidate, seen, real=facts.real):
+            changes = [{"path": c.path, "old": c.old, "new": c.new} for c in diff(asked.text, text)]
+            found.append(_document(candidate, changes, seen))
+    return found
+
+
+def answer(work: Work | Study) -> list[Outcome] | list[dict[str, Any]]:
+    """Do the work of the replay's child process."""
+    if isinstance(work, Study):
+        return study(work)
+    return [outcome(compiled, work.material) for compiled in work.configs]
+
+
+def facts_of(asked: Study, compiled: Compiled) -> Facts:
+    """Return what the incident and the config around it say."""
+    incident = asked.incident
+    scope = Scope.parse(incident["scope"])
+    route = scope.name if scope.kind in (ScopeKind.ROUTE, ScopeKind.CLIENT) else _only_route(compiled)
+    until = unix_of(incident["resolved_time"]) if incident["resolved_time"] else float("inf")
+    guards = compiled.guard.routes.get(route)
+    limit = guards.limit if guards is not None else None
+    rule = next((rule for rule in compiled.proxy.routes if rule.name == route), None)
+    suspect = incident.get("suspect")
+    return Facts(
+        scope=scope,
+        route=route,
+        detectors=tuple(Detector(signal["detector"]) for signal in incident["signals"]),
+        real=incident["verdict"] not in NOT_REAL,
+        sensitivity=compiled.detect.of(route).sensitivity.value,
+        breaker=guards is not None and guards.breaker is not None and guards.breaker.mode is not Mode.OFF,
+        limited=limit is not None,
+        client_limited=limit is not None and limit.per_client is not None,
+        timeout_s=(rule.response_timeout_s if rule else None) or compiled.proxy.upstream.response_timeout_s,
+        normal=measure(asked.material, route, unix_of(incident["onset_time"]), until),
+        suspect=tuple(suspect["diff"]) if suspect else (),
+    )
+
+
+def _only_route(compiled: Compiled) -> str:
+    return compiled.proxy.routes[0].name if len(compiled.proxy.routes) == 1 else ""
+
+
+def _judged(row: Mapping[str, Any]) -> Judged:
+    return Judged(Scope.parse(row["scope"]), unix_of(row["opened_time"]), row["verdict"])
+
+
+def _trouble(row: Mapping[str, Any]) -> tuple[float, float]:
+    ended = row["resolved_time"]
+    return unix_of(row["onset_time"]) - AROUND_S, (unix_of(ended) + AROUND_S if ended else float("inf"))
+
+
+def _timeout(candidate: Candidate) -> float | None:
+    return float(candidate.settings[0].value.rstrip("s")) if candidate.kind is Kind.TIMEOUT else None
+
+
+def _edited(text: str, candidate: Candidate) -> str:
+    try:
+        for setting in candidate.settings:
+            text = put(text, setting.path, setting.value)
+    except EditError:
+        return ""
+    return text
+
+
+def _load(asked: Study, text: str) -> Compiled | None:
+    try:
+        return load(text, name="proposal", environ=asked.environ, flags=asked.flags)
+    except ConfigErrors:
+        return None
+
+
+def _document(candidate: Candidate, changes: list[dict[str, Any]], seen: learn.Effect) -> dict[str, Any]:
+    return {
+        "kind": candidate.kind.value,
+        "why": candidate.why,
+        "changes": changes,
+        "settings": [[list(setting.path), setting.value] for setting in candidate.settings],
+        "rule": candidate.rule.to_json() if candidate.rule is not None else None,
+        "effect": seen.to_json(),
+    }
