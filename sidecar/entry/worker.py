@@ -327,6 +327,8 @@ class Worker:
                 "connections": len(plane.connections),
                 "in_flight": plane.in_flight,
                 "config_version": plane.live.version,
+                "timers": len(plane.wheel),
+                "tasks": len(asyncio.all_tasks()),
                 "drain": {"delay_s": self._drain.delay_s, "grace_s": self._drain.grace_s},
             }
             writer.write(json.dumps(line).encode() + b"\n")

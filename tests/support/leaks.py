@@ -1,0 +1,48 @@
+"""After every case nothing is left: no connection, request, timer, task or descriptor."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from tests.support.client import Client
+from tests.support.upstream import Upstream, echo
+from tests.support.worker import Worker
+
+PATIENCE_S = 10.0
+
+
+def warmed(worker: Worker, upstream: Upstream) -> tuple[int, int]:
+    """Let a fresh worker load what it loads at first use; return (tasks, descriptors) of its rest."""
+    upstream.use(echo)
+    with Client(worker.address) as client:
+        for _ in range(3):
+            assert client.ask("POST", "/", b"x" * 100_000).status == 200
+    rest = _at_rest(worker, upstream)
+    return rest["tasks"], _least_descriptors(worker)
+
+
+@contextlib.contextmanager
+def leakless(worker: Worker, upstream: Upstream, rest: tuple[int, int]) -> Iterator[None]:
+    """Run a case; then every connection ends, and the worker must be back at *rest*."""
+    yield
+    left = _at_rest(worker, upstream)
+    assert left["tasks"] <= rest[0], f"tasks are left: {left}, {rest}"
+    assert _least_descriptors(worker) <= rest[1], "descriptors are left"
+
+
+def _at_rest(worker: Worker, upstream: Upstream) -> dict[str, int]:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        upstream.end_connections()
+        said = dict(worker.ask())
+        if not (said["connections"] or said["in_flight"] or said["timers"]):
+            return said
+        assert time.monotonic() < deadline, f"never at rest: {said}"
+        time.sleep(0.02)
+
+
+def _least_descriptors(worker: Worker) -> int:
+    """Return the fewest of some looks: the worker looks for its controller now and then."""
+    return min(worker.descriptors() for _ in range(5) if time.sleep(0.02) is None)
