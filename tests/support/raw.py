@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Exchange:
     @property
     def statuses(self) -> list[int]:
         """The statuses of all answers; bodies must not hold a status line."""
-        return [int(part[1:4]) for part in self.received.split(b"HTTP/1.1")[1:]]
+        return [int(status) for status in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", self.received)]
 
 
 def speak(address: tuple[str, int], parts: Iterable[bytes], *, until_close: bool = True) -> Exchange:
