@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from sidecar.config.policies import Compiled
@@ -53,10 +54,11 @@ from sidecar.decide.policies import Response
 from sidecar.decide.policy import Case
 from sidecar.decide.suspect import Version
 from sidecar.detect import fuse
+from sidecar.detect.attribute import Attribution
 from sidecar.detect.bank import Bank
 from sidecar.detect.series import Series
 from sidecar.facts import Detector, Mode, Moment, RouteSecond, Scope, ScopeKind, Signal
-from sidecar.incident.lifecycle import Affected
+from sidecar.incident.lifecycle import Affected, Narrowest
 from sidecar.link.frames import Decided, Frame, Sample, Tick, Trip
 
 __all__ = ["Engine", "Restored"]
@@ -343,10 +345,24 @@ def _same(touched: Collection[Scope], scope: Scope) -> bool:
 def _finding(found: fuse.Finding) -> Finding:
     facts = found.attribution
     case = Case(found.scope, found.signals, found.severe, len(found.agreeing) >= 2, facts.requests)
-    methods = facts.dimensions.get("method", ())
+    return Finding(case, partial(_affected, facts))
+
+
+def _affected(facts: Attribution) -> Affected:
+    methods = facts.dimensions["method"]
     method = methods[0].name if methods and methods[0].share_ratio >= EXPLAINS else ""
-    ranked = {
-        name: tuple((share.name, share.requests, share.failures) for share in facts.dimensions.get(dimension, ())[:TOP])
-        for name, dimension in (("clients", "client"), ("paths", "path"))
-    }
-    return Finding(case, Affected(facts.traffic_ratio, facts.requests, facts.failures, method, **ranked))
+    clients, paths = (
+        tuple((share.name, share.requests, share.failures) for share in facts.dimensions[dimension][:TOP])
+        for dimension in ("client", "path")
+    )
+    return Affected(
+        facts.traffic_ratio, facts.requests, facts.failures, method, clients, paths, narrowest=_narrowest(facts)
+    )
+
+
+def _narrowest(facts: Attribution) -> Narrowest | None:
+    part = facts.narrowest
+    if part is None or (part.dimension == "client" and facts.scope.kind is ScopeKind.CLIENT):
+        return None
+    share = part.share
+    return Narrowest(part.dimension, share.name, min(share.share_ratio, 1.0), share.requests, share.failures)

@@ -8,7 +8,7 @@ leaves first. Seconds without traffic are filled in, so that a series has no hol
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from sidecar.decide.budget import Load
@@ -34,6 +34,7 @@ class History:
         self._samples: dict[str, deque[Sample]] = {}
         self._decisions: OrderedDict[str, tuple[Decided, float]] = OrderedDict()
         self._breakers: dict[tuple[str, int], str] = {}
+        self._load: tuple[tuple[float, frozenset[str]], Load] | None = None  # of this second, asked by every case
         self.keep(routes)
 
     def __repr__(self) -> str:
@@ -47,12 +48,14 @@ class History:
     def keep(self, routes: Iterable[str]) -> None:
         """Keep these routes from now on: new ones begin empty, the past of others is dropped."""
         names = list(routes)
+        self._load = None
         self._seconds = {name: self._seconds.get(name, deque(maxlen=KEEP_S)) for name in names}
         self._samples = {name: self._samples.get(name, deque(maxlen=SAMPLES)) for name in names}
         self._breakers = {key: state for key, state in self._breakers.items() if key[0] in self._seconds}
 
     def extend(self, seconds: Sequence[RouteSecond], at: float) -> tuple[RouteSecond, ...]:
         """Append one second; return it with an empty row for every route that had none."""
+        self._load = None
         seen = {second.route: second for second in seconds if second.route in self._seconds}
         rows = tuple(seen.get(name) or RouteSecond(name, at) for name in self._seconds)
         for row in rows:
@@ -79,6 +82,12 @@ class History:
         A client's counts are of requests that reached the upstream; what a live isolation of it held is added.
         """
         held_of = {i.id: (i.scope.name, i.scope.key) for i in live if i.scope.kind is ScopeKind.CLIENT}
+        asked = (since, frozenset(held_of))
+        if self._load is None or self._load[0] != asked:
+            self._load = (asked, self._count_load(since, held_of))
+        return self._load[1]
+
+    def _count_load(self, since: float, held_of: Mapping[str, tuple[str, str]]) -> Load:
         routes: dict[str, float] = {}
         clients: dict[tuple[str, str], float] = {}
         for name in self._seconds:

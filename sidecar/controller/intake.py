@@ -18,7 +18,7 @@ What can go wrong
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -47,10 +47,10 @@ _KINDS: Final = (  # of causes
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What detection found this second about one scope, and who is affected."""
+    """What detection found this second about one scope, and who is affected: counted only when somebody asks."""
 
     case: Case
-    affected: Affected
+    affected: Callable[[], Affected]
 
 
 class Intake:
@@ -137,7 +137,7 @@ class Intake:
         if self._silenced(finding.case, now):
             return None
         inside = [
-            i for i in running if scope.contains(i.scope) and i.verdict is Verdict.PENDING and _akin(i, finding.case)
+            i for i in running if _takes_in(scope, i, now) and i.verdict is Verdict.PENDING and _akin(i, finding.case)
         ]
         if inside:
             return self._widen(inside, finding.case, now)
@@ -208,7 +208,7 @@ class Intake:
         case, book = finding.case, self._book
         onset_at = min(signal.since_at for signal in case.signals)
         onset = Moment(onset_at, now.unix - (now.at - onset_at))
-        incident = Incident(book.number_incident(), case.scope, now, onset, now, affected=finding.affected)
+        incident = Incident(book.number_incident(), case.scope, now, onset, now, affected=finding.affected())
         incident = lifecycle.hear(incident, case.signals, now)
         quote = self._quote(case, now)
         incident = replace(incident, quote=quote, impact=self._impact_since(case.scope, onset_at))
@@ -296,6 +296,13 @@ def _ordered(scope: Scope, findings: Sequence[Finding]) -> list[Case]:
     """Return the cases: on the incident's own scope before narrower ones, severe ones before others."""
     ranked = sorted(findings, key=lambda f: (f.case.scope != scope, not f.case.severe, -f.case.sample))
     return [finding.case for finding in ranked]
+
+
+def _takes_in(scope: Scope, incident: Incident, now: Moment) -> bool:
+    """Tell whether *scope* is a wider view of what *incident* is about; an endpoint is one of a young route's incident."""
+    if scope.kind is ScopeKind.ENDPOINT and incident.scope.kind in (ScopeKind.ROUTE, ScopeKind.CLIENT):
+        return now.at - incident.opened.at < YOUNG_S
+    return scope.contains(incident.scope)
 
 
 def _akin(incident: Incident, case: Case) -> bool:

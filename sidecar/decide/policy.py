@@ -8,6 +8,7 @@ Theory
 
 Tables (in this order; the first that fails is the reason that the incident shows)
     cause       errors, latency or a trip is among the signals; the others raise only
+    endpoint    it is not one endpoint of several: the upstream pool leaves it out, and refusing requests of all mends nothing
     margin      errors or latency at `MARGIN` above their threshold: raising and acting are two levels
     material    the effect is large enough to matter
     sample      at least `min_requests`
@@ -53,6 +54,7 @@ class Why(StrEnum):
 
     ACT = "every condition is met"
     CAUSE = "this kind of signal raises only"
+    ENDPOINT = "one endpoint of several fails: the others can serve, so nothing is refused"
     MARGIN = "not yet far enough above the threshold"
     MATERIAL = "the effect is too small to act on"
     SAMPLE = "too few requests"
@@ -109,6 +111,8 @@ def rule(
     causes = [signal for signal in case.signals if signal.detector in CAUSES]
     if not causes:
         return Why.CAUSE
+    if case.scope.kind is ScopeKind.ENDPOINT:
+        return Why.ENDPOINT
     if not case.tripped:
         weak = _weakness(case, causes, policy.min_requests)
         if weak is not None:

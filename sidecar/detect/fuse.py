@@ -27,11 +27,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sidecar.detect.attribute import EXPLAINS, LEAST_ROUTES, ROUTE_REQUESTS, Attribution, attribute
+from sidecar.detect.attribute import EXPLAINS, LEAST_ROUTES, ROUTE_REQUESTS, Attribution, Scene, attribute
+from sidecar.detect.census import Census
 from sidecar.detect.errors import MATERIAL_SCORE, SEVERE_RATIO, SEVERE_REQUESTS, material_ratio
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.series import RECENT_S, Series
-from sidecar.facts import Detector, RouteSecond, Scope, ScopeKind, Signal
+from sidecar.facts import Detector, Scope, ScopeKind, Signal
 
 CONNECTION_FAILURES: Final = "connection_failures"
 ACTING: Final = (Detector.ERRORS, Detector.LATENCY, Detector.TRIP)
@@ -75,10 +76,15 @@ def fuse(signals: Sequence[Signal], series: Series, policy: DetectPolicy, now: f
         policy: Smallest sample to act on.
         now: Monotonic seconds.
     """
+    if not signals:
+        return ()
     groups: dict[Scope, list[tuple[Signal, Attribution]]] = {}
+    scenes = _Scenes(series, policy, now)
     everywhere = _everywhere(signals, series, now)
     for signal in signals:
-        attribution = _attributed(signal, series, policy, now)
+        attribution = attribute(scenes.of(signal), signal)
+        if signal.detector not in ACTING:
+            attribution = replace(attribution, scope=signal.scope, share_ratio=1.0)
         if signal.detector in everywhere:
             attribution = replace(attribution, scope=Scope.service(), share_ratio=1.0)
         restated = _restated(signal, attribution, policy)
@@ -88,21 +94,30 @@ def fuse(signals: Sequence[Signal], series: Series, policy: DetectPolicy, now: f
     return tuple(_finding(scope, claims) for scope, claims in ranked)
 
 
-def _attributed(signal: Signal, series: Series, policy: DetectPolicy, now: float) -> Attribution:
-    onset_at = signal.since_at
-    window = series.between(max(onset_at, now - RECENT_S), now)
-    judged = sum(row.judged for row in window if _about(signal, row))
-    if judged < policy.min_requests:
-        window = series.between(onset_at, now)
-    before = series.between(onset_at - BEFORE_S, onset_at)
-    attribution = attribute(window, before, signal)
-    if signal.detector in ACTING:
-        return attribution
-    return replace(attribution, scope=signal.scope, share_ratio=1.0)
+class _Scenes:
+    """The scenes of one second, by onset: claims of one onset share theirs."""
 
+    def __init__(self, series: Series, policy: DetectPolicy, now: float) -> None:
+        self._series = series
+        self._least = policy.min_requests
+        self._now = now
+        self._censuses: dict[tuple[float, float], Census] = {}
+        self._scenes: dict[tuple[int, int], Scene] = {}
 
-def _about(signal: Signal, row: RouteSecond) -> bool:
-    return signal.scope.kind is ScopeKind.SERVICE or row.route == signal.scope.name
+    def of(self, signal: Signal) -> Scene:
+        """Return the seconds that *signal* is judged on: the last 30 s of it, or all when these are too few requests."""
+        onset_at, now = signal.since_at, self._now
+        window = self._census(max(onset_at, now - RECENT_S), now)
+        if onset_at < now - RECENT_S and window.of(signal.scope)[0] < self._least:
+            window = self._census(onset_at, now)
+        before = self._census(onset_at - BEFORE_S, onset_at)
+        return self._scenes.setdefault((id(window), id(before)), Scene(window, before))
+
+    def _census(self, after: float, until: float) -> Census:
+        found = self._censuses.get((after, until))
+        if found is None:
+            found = self._censuses[after, until] = Census(self._series.between(after, until))
+        return found
 
 
 def _everywhere(signals: Sequence[Signal], series: Series, now: float) -> frozenset[Detector]:

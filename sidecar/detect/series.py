@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sidecar.detect.keep import Document
 from sidecar.facts import RouteSecond
@@ -56,23 +56,40 @@ class Recent:
         self._next = row["next"]
 
 
+class _Batch(NamedTuple):
+    """What one call added, with the first and the last moment in it."""
+
+    first_at: float
+    last_at: float
+    rows: tuple[RouteSecond, ...]
+
+
 class Series:
     """The rows of the last *keep_s* seconds of all routes, in order of arrival."""
 
     def __init__(self, keep_s: float = KEEP_S) -> None:
         self._keep_s = keep_s
-        self._rows: deque[RouteSecond] = deque()
+        self._batches: deque[_Batch] = deque()
 
     def __repr__(self) -> str:
-        return f"<Series {len(self._rows)} rows>"
+        return f"<Series of {len(self._batches)} seconds>"
 
     def add(self, seconds: Iterable[RouteSecond], now: float) -> None:
         """Append *seconds* and forget what is older than the ring."""
-        self._rows.extend(seconds)
+        rows = tuple(seconds)
+        if rows:
+            times = [row.at for row in rows]
+            self._batches.append(_Batch(min(times), max(times), rows))
         oldest = now - self._keep_s
-        while self._rows and self._rows[0].at <= oldest:
-            self._rows.popleft()
+        while self._batches and self._batches[0].last_at <= oldest:
+            self._batches.popleft()
 
     def between(self, after: float, until: float, route: str | None = None) -> Sequence[RouteSecond]:
         """Return the rows that ended in (after, until], of one route or of all."""
-        return tuple(row for row in self._rows if after < row.at <= until and route in (None, row.route))
+        found: list[RouteSecond] = []
+        for first_at, last_at, rows in self._batches:
+            if last_at <= after or first_at > until:
+                continue
+            whole = first_at > after and last_at <= until
+            found += rows if whole else [row for row in rows if after < row.at <= until]
+        return found if route is None else [row for row in found if row.route == route]

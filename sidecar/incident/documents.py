@@ -13,6 +13,7 @@ from sidecar.incident.lifecycle import (
     Impact,
     Incident,
     IncidentState,
+    Narrowest,
     Proposal,
     Resolution,
     Severity,
@@ -139,6 +140,19 @@ def _affected(affected: Affected) -> dict[str, Any]:
         "method": affected.method or None,
         "clients": _rows("key", affected.clients),
         "paths": _rows("path", affected.paths),
+        "narrowest": _narrowest(affected.narrowest),
+    }
+
+
+def _narrowest(part: Narrowest | None) -> dict[str, Any] | None:
+    if part is None:
+        return None
+    return {
+        "dimension": part.dimension,
+        "name": part.name,
+        "share": part.share_ratio,
+        "requests": part.requests,
+        "failures": part.failures,
     }
 
 
@@ -227,4 +241,6 @@ def _read_proposal(row: Mapping[str, Any]) -> Proposal:
 
 def _read_affected(row: Mapping[str, Any]) -> Affected:
     ranked = {name: tuple((key, n, bad) for key, n, bad in row[name]) for name in ("clients", "paths")}
-    return Affected(row["share_ratio"], row["requests"], row["failures"], row["method"], **ranked)
+    part = row.get("narrowest")
+    narrowest = Narrowest(**part) if part else None
+    return Affected(row["share_ratio"], row["requests"], row["failures"], row["method"], narrowest=narrowest, **ranked)

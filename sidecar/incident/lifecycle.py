@@ -126,6 +126,23 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Narrowest:
+    """
+    The part of an incident's scope that explains it: `dimension` is `client`, `path`, `endpoint` or `method`.
+
+    Attributes:
+        share_ratio: Its part of the change.
+        requests, failures: Its own, at the moment of detection.
+    """
+
+    dimension: str
+    name: str
+    share_ratio: float
+    requests: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
 class Affected:
     """
     Who is affected: ranked (name, requests, failures), the heaviest first, at the moment of detection.
@@ -133,6 +150,7 @@ class Affected:
     Attributes:
         share_ratio: Requests of the scope among all requests of its routes.
         method: The one method that explains the change; empty when several do.
+        narrowest: What within the scope it is; None when it is all of it.
     """
 
     share_ratio: float = 0.0
@@ -141,6 +159,7 @@ class Affected:
     method: str = ""
     clients: tuple[tuple[str, int, int], ...] = ()
     paths: tuple[tuple[str, int, int], ...] = ()
+    narrowest: Narrowest | None = None
 
 
 @dataclass(frozen=True, slots=True)

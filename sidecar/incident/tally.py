@@ -8,13 +8,16 @@ from sidecar.facts import RouteSecond, Scope, ScopeKind
 
 
 def requests_of(rows: Iterable[RouteSecond], scope: Scope) -> tuple[int, int, int]:
-    """Return (requests, failures, slow) of *scope* in *rows*; requests are judged ones, for a client its ended ones."""
+    """Return (requests, failures, slow) of *scope* in *rows*; requests are judged ones, for a client and an endpoint ended ones."""
     total, bad, slow = 0, 0, 0
     for row in rows:
         if scope.kind is ScopeKind.CLIENT:
             client = row.clients.get(scope.key)
             if client is not None:
                 total, bad, slow = total + client.requests, bad + client.failures, slow + client.slow
+        elif scope.kind is ScopeKind.ENDPOINT:
+            requests, failures = row.endpoints.get(scope.name, (0, 0))
+            total, bad = total + requests, bad + failures
         else:
             total, bad = total + row.judged, bad + row.failures
     return total, bad, slow

@@ -148,6 +148,10 @@ def affected_text(incident: Incident) -> str:
     """Return who is affected, in one line."""
     affected = incident.affected
     words = [f"{percent(affected.share_ratio)} of the requests"] if affected.share_ratio else []
+    part = affected.narrowest
+    if part is not None:
+        of_it = f"{part.failures} of {part.requests} failed"
+        words.append(f"{percent(part.share_ratio)} of it is {part.dimension} {part.name} ({of_it})")
     for name, rows in (("clients", affected.clients), ("paths", affected.paths)):
         if rows:
             words.append(f"{name} " + ", ".join(f"{key} ({bad} of {n} failed)" for key, n, bad in rows[:TOP]))

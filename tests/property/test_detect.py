@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.detect.attribute import attribute
+from sidecar.detect.attribute import Scene, attribute
 from sidecar.detect.bank import Bank
+from sidecar.detect.census import Census
 from sidecar.detect.fuse import fuse
 from sidecar.detect.policies import DetectPolicy, Sensitivity
 from sidecar.detect.recovery import Health, RecoveryTest
@@ -140,7 +141,7 @@ def test_attribution_names_a_scope_of_the_claim(
     The answer is the claimed route, one of its clients, or the service.
     """
     claim = Signal(detector, Scope.route("one"), 0.5, 0.001, 10, 20.0, 19.0, 0.0)
-    scope = attribute(window, before, claim).scope
+    scope = attribute(Scene(Census(window), Census(before)), claim).scope
 
     assert scope == Scope.service() or claim.scope.contains(scope)
 

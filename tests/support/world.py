@@ -72,6 +72,7 @@ class Flow:
     fail: float = 0.0
     latency_s: float = 0.02
     method: str = "POST"
+    endpoint: str = ""
 
 
 @dataclass
@@ -86,6 +87,7 @@ class _Route:
     methods: dict[str, list[int]] = field(default_factory=dict)
     statuses: dict[str, list[int]] = field(default_factory=dict)
     paths: dict[str, list[int]] = field(default_factory=dict)
+    endpoints: dict[str, list[int]] = field(default_factory=dict)
     trials: dict[str, list[int]] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
     trips: int = 0
@@ -251,7 +253,7 @@ class World:
 
     def _flow(self, flow: Flow) -> tuple[int, int]:
         row = self._route(flow.route)
-        arrived = self._share(("arrive", flow.route, flow.client), flow.per_s)
+        arrived = self._share(("arrive", flow.route, flow.client, flow.endpoint), flow.per_s)
         row.arrivals += arrived
         limited = self._share(("limit", flow.route, flow.client), arrived * self.refuse(flow))
         _add(row.refused, "rate_limited", limited)
@@ -264,7 +266,7 @@ class World:
             held = rest - passed
             _add(row.held, directive.id, held)
             _add(row.refused, "client_throttled" if directive.scope.kind is ScopeKind.CLIENT else "isolated", held)
-        failed = self._share(("fail", flow.route, flow.client), passed * flow.fail)
+        failed = self._share(("fail", flow.route, flow.client, flow.endpoint), passed * flow.fail)
         good = passed - failed
         _add(row.outcomes, "success", good)
         _add(row.outcomes, "failure", failed)
@@ -275,6 +277,8 @@ class World:
         _pair(row.clients, flow.client, passed, failed, slow)
         _pair(row.methods, flow.method, passed, failed)
         _pair(row.paths, f"/api/{flow.route}/{{id}}", passed, failed)
+        if flow.endpoint:
+            _pair(row.endpoints, flow.endpoint, passed, failed)
         _pair(row.statuses, "200", good, 0)
         _pair(row.statuses, "503", failed, failed)
         if directive is not None and directive.id.startswith("isolation"):
@@ -302,6 +306,7 @@ class World:
                 methods=dict(row.methods),
                 statuses=dict(row.statuses),
                 paths=dict(row.paths),
+                endpoints=dict(row.endpoints),
                 trials=dict(row.trials),
                 held=dict(row.held),
                 trips=row.trips,

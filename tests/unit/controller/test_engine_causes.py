@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -403,3 +404,63 @@ def test_errors_and_slowness_together_recover_only_when_both_are_over() -> None:
         flow.latency_s = 0.02
 
     world.until(lambda: world.incident()["state"] == "resolved", 120)
+
+
+# --- endpoints and the cost of a wide outage ------------------------------------------------------------------------------
+
+
+def test_one_bad_endpoint_is_named_and_nobody_is_refused() -> None:
+    """
+    One of three endpoints fails on both routes: the incident is about it, severe, and refusing would mend nothing.
+    """
+    flows = [
+        Flow(route, f"c{client}", 2.0, endpoint=f"10.0.0.{n}:9000")
+        for route in ("checkout", "search")
+        for client in range(4)
+        for n in range(3)
+    ]
+    world = warm(*flows)
+    for flow in world.flows:
+        flow.fail = 1.0 if flow.endpoint == "10.0.0.1:9000" else 0.0
+
+    world.until(lambda: world.engine.incidents(None, world.now), 10)
+    world.run(30)
+
+    (incident,) = world.engine.incidents(None, world.now)
+    assert (incident["scope"], incident["severity"]) == ("endpoint:10.0.0.1:9000", "severe")
+    assert incident["title"].startswith("endpoint 10.0.0.1:9000: 100 % of requests fail (normally ")
+    assert "the others can serve" in incident["not_isolated_because"]
+    assert world.refused_ratio(30) == 0.0
+    assert 350 <= incident["impact"]["failed"] <= 1200
+
+
+def test_what_within_the_scope_it_is_stands_in_the_incident() -> None:
+    """
+    A client that a person does not throttle, a path, a method: the likeliest part of the scope is told with its counts.
+    """
+    world = warm(*[Flow("checkout", f"c{i}", 5.0, method=("GET", "POST")[i % 2]) for i in range(8)])
+    for flow in world.flows:
+        flow.fail = 0.6 if flow.method == "POST" else 0.0
+
+    world.until(lambda: world.engine.incidents(None, world.now), 10)
+
+    affected = world.incident()["affected"]
+    assert world.incident()["scope"] == "route:checkout"
+    assert tuple(affected["narrowest"][key] for key in ("dimension", "name")) == ("method", "POST")
+    assert "of it is method POST" in world.alerts()[0].text
+
+
+def test_an_outage_of_fifty_routes_is_decided_within_fifty_milliseconds() -> None:
+    """
+    The median second, in CPU time: what the claims have in common is added up once.
+    """
+    world = warm(*[Flow(f"r{i}", f"c{n}", 2.0) for i in range(50) for n in range(5)])
+    for flow in world.flows:
+        flow.fail = 1.0
+    spent = []
+    for _ in range(15):
+        began = time.thread_time()
+        world.second()
+        spent.append(time.thread_time() - began)
+
+    assert sorted(spent)[7] < 0.05

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
-from sidecar.detect.attribute import attribute
+from sidecar.detect import attribute as attributing
+from sidecar.detect.attribute import Attribution, Scene
+from sidecar.detect.census import Census
 from sidecar.facts import ClientSecond, Detector, RouteSecond, Scope, Signal
 
 
@@ -22,6 +24,10 @@ def claim(route: str = "checkout", detector: Detector = Detector.ERRORS, baselin
         100.0,
         unit="s" if detector is Detector.LATENCY else "ratio",
     )
+
+
+def attribute(window: Sequence[RouteSecond], before: Sequence[RouteSecond], signal: Signal) -> Attribution:
+    return attributing.attribute(Scene(Census(window), Census(before)), signal)
 
 
 def rows(
@@ -168,3 +174,91 @@ def test_nothing_at_all_is_the_claim_itself() -> None:
     found = attribute([], [], claim())
 
     assert (found.scope, found.requests, found.ratio, found.share_ratio) == (Scope.route("checkout"), 0, 0.0, 0.0)
+
+
+def by_endpoint(route: str, counts: Mapping[str, tuple[int, int]]) -> list[RouteSecond]:
+    """Return ten seconds of a route with these (requests, failures) by endpoint in each."""
+    requests, failures = sum(n for n, _ in counts.values()), sum(k for _, k in counts.values())
+    return [
+        RouteSecond(route, 101.0 + i, successes=requests - failures, failures=failures, endpoints=counts)
+        for i in range(10)
+    ]
+
+
+def test_one_endpoint_that_fails_on_every_route_is_that_endpoint() -> None:
+    """
+    Half of both routes and all of one endpoint, judged on itself.
+    """
+    window = [*by_endpoint("one", {"a:1": (3, 3), "b:1": (3, 0)}), *by_endpoint("two", {"a:1": (4, 4), "b:1": (4, 0)})]
+    found = attribute(window, [], claim("one"))
+
+    assert str(found.scope) == "endpoint:a:1"
+    assert (found.requests, found.failures, found.ratio, found.traffic_ratio) == (70, 70, 1.0, 0.5)
+
+
+def test_an_endpoint_that_fails_on_one_route_alone_is_that_route_and_the_endpoint_is_told() -> None:
+    """
+    What an endpoint does well for other routes speaks for it: the narrowest scope is the route.
+    """
+    window = [*by_endpoint("one", {"a:1": (3, 3), "b:1": (3, 0)}), *by_endpoint("two", {"a:1": (4, 0), "b:1": (4, 0)})]
+    found = attribute(window, [], claim("one"))
+
+    assert found.scope == Scope.route("one")
+    assert found.narrowest is not None
+    assert (found.narrowest.dimension, found.narrowest.share.name) == ("endpoint", "a:1")
+
+
+def test_an_only_endpoint_is_no_answer() -> None:
+    """
+    With one endpoint the service is what fails.
+    """
+    window = [*by_endpoint("one", {"a:1": (6, 6)}), *by_endpoint("two", {"a:1": (8, 8)})]
+
+    assert attribute(window, [], claim("one")).scope == Scope.service()
+
+
+def test_the_client_that_asks_most_for_a_broken_path_is_not_blamed() -> None:
+    """
+    It has nine tenths of the failures, and fails at one path only; the path has all of them, and fails for everyone.
+    """
+    window = [
+        RouteSecond(
+            "checkout", 101.0 + i, successes=30, failures=10,
+            clients={"big": ClientSecond(18, 9), "small": ClientSecond(22, 1)},
+            paths={"/broken": (10, 10), "/fine": (30, 0)},
+        )
+        for i in range(10)
+    ]  # fmt: skip
+    found = attribute(window, [], claim())
+
+    assert found.scope == Scope.route("checkout")
+    assert found.narrowest is not None
+    assert (found.narrowest.dimension, found.narrowest.share.name) == ("path", "/broken")
+
+
+def test_a_client_that_asks_for_one_path_only_is_blamed_when_others_get_it() -> None:
+    """
+    The path fails as often as the client asks for it and works for everyone else.
+    """
+    window = [
+        RouteSecond(
+            "checkout", 101.0 + i, successes=30, failures=10,
+            clients={"bad": ClientSecond(10, 10), "good": ClientSecond(30, 0)},
+            paths={"/asked": (20, 10), "/fine": (20, 0)},
+        )
+        for i in range(10)
+    ]  # fmt: skip
+
+    assert attribute(window, [], claim()).scope == Scope.client("checkout", "bad")
+
+
+def test_dimensions_are_a_mapping_of_six() -> None:
+    """
+    Each is added up when asked for; what is none raises as a dictionary does.
+    """
+    found = attribute(rows({**FOUR, "d": (3, 3)}), [], claim()).dimensions
+
+    assert (len(found), list(found)) == (6, ["client", "method", "status", "endpoint", "path", "route"])
+    assert found["route"][0].name == "checkout"
+    assert found.get("nothing", ()) == ()
+    assert found["endpoint"] == ()
