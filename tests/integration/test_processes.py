@@ -439,6 +439,10 @@ def test_an_upstream_that_does_not_resolve_is_a_502_with_its_name() -> None:
     with sidecar("http://nowhere.invalid:9000") as running, Client(running.address()) as client:
         answer = client.ask("GET", "/")
         assert (answer.status, answer.problem["reason"]) == (502, "upstream_connect_failed")
+        path = f"/decisions/{answer.problem['decision']}"
+        told = until(lambda: (reply := running.api("GET", path)).status == 200 and reply.body, "it is explained")
+        assert "the name nowhere.invalid has no address" in told["detail"]
+        assert "correct upstream.endpoints" in told["detail"]
         check = running.cli("check", "-c", str(running.file))
         assert check.returncode == 1
         assert "nowhere.invalid:9000" in check.stdout
