@@ -23,7 +23,7 @@ Tables.   field                          request                          respon
           Via                            ours appended                    ours appended
           X-Forwarded-For, -Proto,       untrusted peer: overwritten;     –
           -Host, Forwarded               trusted: appended, kept
-          X-Forwarded-*, X-Real-IP       untrusted peer: dropped          –
+          X-Forwarded*, X-Real-IP        untrusted peer: dropped          –
           traceparent                    passed when valid, else new      –
           tracestate                     passed with a valid traceparent  –
           Cookie `sidecar_session`       removed (the console's)          –
@@ -64,7 +64,7 @@ _NOT_IN_TRAILERS: Final = _GUARDED | {
 }  # fmt: skip
 _SPECIAL: Final = frozenset((b"via", b"te", b"trailer", b"traceparent", b"expect"))
 
-_SUSPICIOUS: Final = (b"x-forwarded-", b"x-real-ip", b"proxy-")
+_SUSPICIOUS: Final = (b"x-forwarded", b"x-real-ip", b"proxy-")
 _TRACE: Final = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _COOKIE: Final = re.compile(rb"(?:^|(?<=;))[ \t]*" + CONSOLE_COOKIE + rb"[ \t]*=[^;]*(?:;|$)")
 _TRACE_BYTES: Final = 24
@@ -179,7 +179,7 @@ def _passes(name: bytes, nominated: frozenset[bytes], peer: Peer) -> bool:
     dashed = name.replace(b"_", b"-")
     if dashed in _GUARDED or name in nominated or dashed.startswith(b"proxy-"):
         return False
-    return (peer.trusted and dashed == name) or not (dashed == b"x-real-ip" or dashed.startswith(b"x-forwarded-"))
+    return (peer.trusted and dashed == name) or not (dashed == b"x-real-ip" or dashed.startswith(b"x-forwarded"))
 
 
 def _from_peer(peer: Peer, host: bytes) -> bytes:
