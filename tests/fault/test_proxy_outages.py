@@ -1,0 +1,102 @@
+"""An API that goes and comes back, descriptors that run out, and messages that are made to be expensive."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import time
+
+import pytest
+
+from tests.support.client import Client, CutError, request
+from tests.support.raw import byte_by_byte, speak
+from tests.support.upstream import Upstream, echo
+from tests.support.worker import Worker, running_worker
+
+CONFIG = "upstream: {{endpoints: ['{url}']}}\n"
+NORMAL = request("GET", "/", b"", "Connection: close")
+
+
+def test_an_outage_is_told_at_once_and_so_is_its_end() -> None:
+    """
+    While nobody listens each request gets 502 within 1.5 s; within 2 s of the API's return it is served.
+    """
+    upstream = Upstream(echo)
+    with running_worker(CONFIG.format(url=upstream.url)) as worker, Client(worker.address) as client:
+        assert client.ask().status == 200
+        upstream.close()
+        took = []
+        for _ in range(10):
+            begin = time.monotonic()
+            assert client.ask().status == 502
+            took.append(time.monotonic() - begin)
+        with Upstream(echo, port=upstream.port):
+            back_at = time.monotonic()
+            while client.ask().status != 200:
+                assert time.monotonic() - back_at < 2.0, "the API is back and not used"
+        assert max(took) < 1.5
+
+
+def test_running_out_of_descriptors_is_survived() -> None:
+    """
+    With more clients than descriptors the worker burns no CPU, and serves within a second of their leaving.
+    """
+    with Upstream(echo) as upstream, running_worker(CONFIG.format(url=upstream.url)) as worker:
+        most = worker.descriptors() + 20
+        resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (most, most))
+        crowd = [socket.create_connection(worker.address) for _ in range(most + 40)]
+        for sock in crowd:
+            with contextlib.suppress(OSError):
+                sock.sendall(b"GET / HTTP/1.1\r\n")
+        worker.ask()
+        before, begin = sum(worker.cpu_s()), time.monotonic()
+        time.sleep(1.0)  # the time that is measured
+        busy = (sum(worker.cpu_s()) - before) / (time.monotonic() - begin)
+        for sock in crowd:
+            sock.close()
+        left_at = time.monotonic()
+        while not _served(worker):
+            assert time.monotonic() - left_at < 5.0, "it does not recover"
+        assert time.monotonic() - left_at < 2.0
+        assert busy < 0.3
+
+
+def _served(worker: Worker) -> bool:
+    try:
+        with Client(worker.address) as client:
+            return client.ask().status == 200
+    except (OSError, CutError):
+        return False
+
+
+HOSTILE = {
+    "dripped head": byte_by_byte(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 4000 + b"\r\nConnection: close\r\n\r\n"),
+    "many fields": [b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 97 + b"Connection: close\r\n\r\n"],
+    "many hops": [b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: " + b"1.1.1.1," * 1900 + b"\r\nConnection: close\r\n\r\n"],
+    "odd path": [b"GET /" + b"%2f;" * 1900 + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"],
+    "tiny chunks": [b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 5000],
+    "nominated": [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close, " + b"a," * 7000 + b"\r\n\r\n"],
+    "pipelined nonsense": [b"\r\n" * 8000],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_message_costs_less_than_a_hundred_normal_ones(what: str) -> None:
+    """
+    CPU and memory of one hostile input stay below a hundred times a normal request's.
+    """
+    with Upstream(echo) as upstream, running_worker(CONFIG.format(url=upstream.url)) as worker:
+
+        def cost(parts: list[bytes], times: int) -> float:
+            before = sum(worker.cpu_s())
+            for _ in range(times):
+                with contextlib.suppress(CutError):
+                    speak(worker.address, parts)
+            return (sum(worker.cpu_s()) - before) / times
+
+        cost([NORMAL], 50)
+        normal = max(cost([NORMAL], 400), 0.0001)
+        memory = worker.memory_bytes()
+        assert cost(HOSTILE[what], 10) < 100 * normal
+        assert worker.memory_bytes() - memory < 4 * 1024 * 1024
