@@ -60,6 +60,7 @@ class Book:
         self.isolations: dict[str, Isolation] = {}
         self.overrides: dict[Scope, Override] = {}
         self.marks: list[sticky.Mark] = []
+        self.trials: dict[str, Mapping[str, Any]] = {}  # isolation id → what its present step has shown
         self.versions: list[Version] = []
         self.next_incident = 1
         self.next_isolation = 1
@@ -162,9 +163,20 @@ class Book:
         """Keep *isolation* and store it; its incident is stored too, because it shows it."""
         self.isolations[isolation.id] = isolation
         self._unsettled.add(isolation.id)
-        self._out.append(PutIsolation(isolation.id, not isolation.live, lease.to_store(isolation, self.boot)))
+        if not isolation.live:
+            self.trials.pop(isolation.id, None)
+        self._store_isolation(isolation)
         self._dirty.add(isolation.incident)
         return isolation
+
+    def keep_trials(self, isolation: Isolation, trials: Mapping[str, Any]) -> None:
+        """Store what the present step of *isolation* has shown, so that a restart goes on from there."""
+        self.trials[isolation.id] = trials
+        self._store_isolation(isolation)
+
+    def _store_isolation(self, isolation: Isolation) -> None:
+        document = lease.to_store(isolation, self.boot, self.trials.get(isolation.id))
+        self._out.append(PutIsolation(isolation.id, not isolation.live, document))
 
     def put_override(self, override: Override) -> None:
         """Put *override* in force."""

@@ -223,6 +223,7 @@ class Engine:
     def leaving(self, now: Moment) -> list[Effect]:
         """Return what must be stored before this controller ends."""
         self._upkeep.save(self._book, now)
+        self._meter.save(now)
         return self._book.flush()
 
     # --- stages -------------------------------------------------------------------------------------------------

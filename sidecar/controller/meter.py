@@ -4,15 +4,18 @@ What passes of an isolated scope, and what it costs: trials for the ramp, collat
 A trial fails when the upstream failed it, or, for a scope that was isolated for its latency, when it was slow. The cost
 is counted every second for each running incident: failed by the upstream, refused by us, and of the refused the part
 that would have succeeded, by the trial traffic of the last `COLLATERAL_S` seconds.
+
+What a step has shown is stored every `REWRITE_S` while it moves, with the step it belongs to: a restart goes on with the
+same test, and never credits one step with the trials of another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
-from sidecar.controller.book import Book
+from sidecar.controller.book import REWRITE_S, Book
 from sidecar.controller.history import History
 from sidecar.decide.lease import Isolation
 from sidecar.decide.ramp import Proof, Trial
@@ -34,6 +37,24 @@ class Trials:
     successes: int = 0
     success_at: float | None = None
     recent: list[tuple[float, int, int]] = field(default_factory=list)
+    stored_at: float = 0.0
+    moved: bool = False
+
+    @classmethod
+    def of(cls, isolation: Isolation, document: Mapping[str, Any] | None) -> Trials:
+        """Return the trials of *isolation*, gone on with from what a *document* of the same step says."""
+        if document is None or document["step_at"] != isolation.step_at:
+            return cls(RecoveryTest(isolation.normal_ratio, isolation.broken_ratio))
+        return cls(RecoveryTest.restored(document["test"]), document["successes"], document["success_at"])
+
+    def document(self, isolation: Isolation) -> dict[str, Any]:
+        """Return what a restart needs."""
+        return {
+            "step_at": isolation.step_at,
+            "test": self.test.snapshot(),
+            "successes": self.successes,
+            "success_at": self.success_at,
+        }
 
     def shown(self, since_at: float) -> Trial:
         """Return what this step has shown, as the ramp reads it."""
@@ -43,6 +64,7 @@ class Trials:
         """Begin the next step."""
         self.test.reset()
         self.successes, self.success_at = 0, None
+        self.moved = True
 
 
 class Meter:
@@ -63,10 +85,10 @@ class Meter:
         return f"<Meter {len(self._trials)} trials>"
 
     def of(self, isolation: Isolation) -> Trials:
-        """Return the trials of one isolation; after a restart they begin anew."""
+        """Return the trials of one isolation; after a restart they go on."""
         trials = self._trials.get(isolation.id)
         if trials is None:
-            trials = Trials(RecoveryTest(isolation.normal_ratio, isolation.broken_ratio))
+            trials = Trials.of(isolation, self._book.trials.get(isolation.id))
             self._trials[isolation.id] = trials
         return trials
 
@@ -93,8 +115,23 @@ class Meter:
             trials.test.observe(good - slow, bad + slow)
             trials.successes += good - slow
             trials.success_at = now.at if good > slow else trials.success_at
+            trials.moved = True
         if good + bad or any(row.held.get(isolation.id) for row in touched):
             self._book.isolations[isolation.id] = replace(isolation, busy_at=now.at)
+        if trials.moved and now.at - trials.stored_at >= REWRITE_S:
+            self._keep(isolation.id, trials, now)
+
+    def save(self, now: Moment) -> None:
+        """Store what all steps have shown: this controller ends."""
+        for isolation in self._book.live():
+            trials = self._trials.get(isolation.id)
+            if trials is not None and trials.moved:
+                self._keep(isolation.id, trials, now)
+
+    def _keep(self, key: str, trials: Trials, now: Moment) -> None:
+        isolation = self._book.isolations[key]
+        self._book.keep_trials(isolation, trials.document(isolation))
+        trials.stored_at, trials.moved = now.at, False
 
     @staticmethod
     def _slow_now(isolation: Isolation, rows: Sequence[RouteSecond]) -> int:

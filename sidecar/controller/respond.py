@@ -206,10 +206,12 @@ class Responder:
     # --- renew, expire
 
     def renew(self, now: Moment) -> None:
-        """Renew the leases that are due, and end those whose time is over."""
+        """Renew the leases that are due, release what nobody asks for, and end those whose time is over."""
         for isolation in self._book.live():
             if isolation.end.at <= now.at:
                 self.end(isolation, IsolationState.EXPIRED, AUTOMATION, "the lease was not renewed", now)
+            elif lease.idle(isolation, self._book.policy.lease_s, now):
+                self.end(isolation, IsolationState.RELEASED, AUTOMATION, "no request during a whole lease", now)
             elif lease.renewal_due(isolation, self._book.policy.lease_s, now):
                 renewed = lease.renew(isolation, self._book.policy.lease_s, now)
                 if renewed.end.at > isolation.end.at:

@@ -70,6 +70,9 @@ def take_up(book: Book, restored: Restored, now: Moment) -> None:
     for row in restored.isolations:
         isolation = lease.from_store(row, book.boot, now)
         book.isolations[isolation.id] = isolation
+        trials = row["kept"].get("trials")
+        if trials and isolation.live:
+            book.trials[isolation.id] = _moved(trials, lease.shift_s(row, book.boot, now))
     for row in restored.incidents:
         if KEPT in row:
             incident = from_kept(row[KEPT], now)
@@ -84,6 +87,15 @@ def take_up(book: Book, restored: Restored, now: Moment) -> None:
     book.next_incident = max(counters.get("incident", 1), restored.last_incident + 1)
     book.next_isolation = max([counters.get("isolation", 1), *(number + 1 for number in numbers)])
     _drop_orphans(book)
+
+
+def _moved(trials: Mapping[str, Any], shift_s: float) -> Mapping[str, Any]:
+    success_at = trials["success_at"]
+    return {
+        **trials,
+        "step_at": trials["step_at"] + shift_s,
+        "success_at": None if success_at is None else success_at + shift_s,
+    }
 
 
 def _drop_orphans(book: Book) -> None:

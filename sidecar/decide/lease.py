@@ -3,10 +3,10 @@ An isolation is a lease: a scope, the share that still passes, an owner, a reaso
 
 Theory
     A lease ends by itself when nobody renews it; so a dead controller cannot leave a scope cut off. While a controller
-    lives, it renews a lease at half its length as long as the scope has traffic whose recovery is not proven. A lease
-    then ends in one of three ways only, each with a cause behind it: *released* (recovered on evidence, or a person or
-    the ladder's `release` rung said so), *expired* (no controller, or nobody asked for the scope during a whole lease
-    and no person had confirmed it), *superseded* (a wider isolation or a newer config took its place).
+    lives, it renews every lease at half its length. A lease then ends in one of three ways only, each with a cause
+    behind it: *released* (recovered on evidence; a person or the ladder's `release` rung said so; or nobody asked for the
+    scope during a whole lease and no person keeps it), *expired* (no controller lived), *superseded* (a wider isolation
+    or a newer config took its place).
 
 Tables
     provisional → confirmed    a person stands behind it
@@ -20,6 +20,8 @@ What can go wrong
     The clock jumps: the end is a monotonic moment; the wall end is for people and for another boot.
     A restart: within the same boot the stored monotonic end counts, else the stored wall end.
     A confirmed isolation whose client went away: kept, because a person said so; the incident shows it.
+    A scope that nobody asks for gives no trials, so its recovery can never be proven: hence the release when idle. Whoever
+    comes back sick is isolated again within seconds, as a flap of the same incident.
 """
 
 from __future__ import annotations
@@ -143,10 +145,13 @@ def confirm(isolation: Isolation, author: str) -> Isolation:
 
 
 def renewal_due(isolation: Isolation, lease_s: float, now: Moment) -> bool:
-    """Tell whether half of the lease is over and the scope still asks (or a person, or `hold`, keeps it)."""
-    if isolation.end.at - now.at > lease_s / 2:
-        return False
-    return bool(isolation.confirmed_by) or isolation.holding or now.at - isolation.busy_at < lease_s
+    """Tell whether half of the lease is over."""
+    return isolation.end.at - now.at <= lease_s / 2
+
+
+def idle(isolation: Isolation, lease_s: float, now: Moment) -> bool:
+    """Tell whether nobody has asked for the scope during a whole lease, and neither a person nor `hold` keeps it."""
+    return now.at - isolation.busy_at >= lease_s and not isolation.confirmed_by and not isolation.holding
 
 
 def renew(isolation: Isolation, lease_s: float, now: Moment) -> Isolation:
@@ -186,9 +191,17 @@ def document(isolation: Isolation, *, durable: bool) -> dict[str, Any]:
     }
 
 
-def to_store(isolation: Isolation, boot: str) -> dict[str, Any]:
-    """Return the document that the store keeps: the public shape and, under `kept`, what a restart needs."""
+def to_store(isolation: Isolation, boot: str, trials: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """
+    Return the document that the store keeps: the public shape and, under `kept`, what a restart needs.
+
+    Args:
+        isolation: Which one.
+        boot: The id of this boot.
+        trials: What its present step has shown, as its owner writes it.
+    """
     kept = {
+        "trials": trials,
         "boot": boot,
         "end_at": isolation.end.at,
         "end_unix": isolation.end.unix,
@@ -210,15 +223,20 @@ def to_store(isolation: Isolation, boot: str) -> dict[str, Any]:
     return {**document(isolation, durable=True), "kept": kept}
 
 
+def shift_s(row: Mapping[str, Any], boot: str, now: Moment) -> float:
+    """Return what to add to the monotonic moments of a stored document: 0 within the same boot."""
+    kept = row["kept"]
+    same = bool(boot) and kept["boot"] == boot
+    return 0.0 if same else float((now.at - now.unix) - (kept["end_at"] - kept["end_unix"]))
+
+
 def from_store(row: Mapping[str, Any], boot: str, now: Moment) -> Isolation:
     """
     Read what `to_store` wrote.
 
     Within the same boot monotonic moments count; from another boot they are re-made from the wall clock.
     """
-    kept = row["kept"]
-    same = bool(boot) and kept["boot"] == boot
-    shift = 0.0 if same else (now.at - now.unix) - (kept["end_at"] - kept["end_unix"])
+    kept, shift = row["kept"], shift_s(row, boot, now)
     over = kept["ended_unix"]
     return Isolation(
         id=row["id"],

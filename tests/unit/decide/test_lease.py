@@ -33,18 +33,30 @@ def at(seconds: float) -> Moment:
     [
         ({"busy_at": 1030.0}, 29.0, False),  # not half over
         ({"busy_at": 1030.0}, 30.0, True),
-        ({"busy_at": 999.0}, 59.5, False),  # nobody asks for it
-        ({"busy_at": 900.0, "confirmed_by": "ops"}, 30.0, True),
-        ({"busy_at": 900.0, "holding": True}, 30.0, True),
+        ({"busy_at": 999.0}, 59.5, True),
     ],
 )
-def test_a_lease_is_renewed_at_half_its_length_while_the_scope_asks(
-    given: dict[str, object], after_s: float, expected: bool
-) -> None:
+def test_a_lease_is_renewed_at_half_its_length(given: dict[str, object], after_s: float, expected: bool) -> None:
     """
-    An idle, unconfirmed scope is not renewed; a person or `hold` keeps it.
+    Whether the scope is asked for or not: an idle one is released, with its reason, it does not run out.
     """
     assert lease.renewal_due(isolation(**given), 60.0, at(after_s)) is expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"busy_at": 1000.0}, True),
+        ({"busy_at": 1000.5}, False),  # not yet a whole lease
+        ({"busy_at": 900.0, "confirmed_by": "ops"}, False),
+        ({"busy_at": 900.0, "holding": True}, False),
+    ],
+)
+def test_a_scope_is_idle_after_a_whole_lease_without_a_request(given: dict[str, object], expected: bool) -> None:
+    """
+    A person, or the ladder's `hold`, keeps it all the same.
+    """
+    assert lease.idle(isolation(**given), 60.0, at(60)) is expected
 
 
 def test_a_renewal_never_shortens() -> None:
