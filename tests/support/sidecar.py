@@ -8,6 +8,7 @@ said is shown when something does not come true.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import http.client
 import json
@@ -33,6 +34,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 45.0  # the machine is shared; a thing that takes 1 s alone may take many
 SECRETS = {"viewer": "viewer-secret-0001", "operator": "operator-secret-0002", "admin": "admin-secret-0003"}
 _T = TypeVar("_T")
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def tied() -> None:
+    """Let the kernel kill this child when the test run dies, so that a killed run leaves nothing behind."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def until(ask: Callable[[], _T | None], what: str | Callable[[], str], *, within: float = PATIENCE_S) -> _T:
@@ -90,7 +98,9 @@ class Shop:
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "sidecar.demo.shop", "--listen", "127.0.0.1:0", "--switches", "127.0.0.1:0"]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=tied
+        )
         assert self.process.stdout is not None
         said = json.loads(self.process.stdout.readline())
         self.url: str = said["shop"]
@@ -215,7 +225,7 @@ class Sidecar:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sidecar", "run", "-c", str(self.file), *self.args],
                 cwd=self.folder, env={**self.environment, "PYTHONPATH": str(ROOT)},
-                stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True, preexec_fn=tied,
             )  # fmt: skip
         if wait:
             self.until_serving()
