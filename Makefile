@@ -63,6 +63,10 @@ loadtest: .venv/dev ## Locust, headless, against a running `make run`
 conformance: .venv/dev ## every HTTP/1.1 case of the recordings
 	SIDECAR_CONFORMANCE=full $(BIN)/python -m pytest tests/conformance
 
+.PHONY: fuzz
+fuzz: .venv/dev ## the coverage-guided fuzzer for ten minutes (Python below 3.13); FUZZ_S=60 for another time
+	SIDECAR_FUZZ_S=$(or $(FUZZ_S),600) $(BIN)/python -m pytest -n 0 --timeout 0 tests/fuzz
+
 .PHONY: lock
 lock: .venv/dev ## resolve the dependencies again (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra build -o requirements.lock pyproject.toml
