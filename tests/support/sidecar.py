@@ -99,7 +99,11 @@ class Shop:
     def __init__(self) -> None:
         command = [sys.executable, "-m", "sidecar.demo.shop", "--listen", "127.0.0.1:0", "--switches", "127.0.0.1:0"]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=tied
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            preexec_fn=tied,  # noqa: PLW1509  one call into libc, which is loaded already
         )
         assert self.process.stdout is not None
         said = json.loads(self.process.stdout.readline())
@@ -225,7 +229,8 @@ class Sidecar:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sidecar", "run", "-c", str(self.file), *self.args],
                 cwd=self.folder, env={**self.environment, "PYTHONPATH": str(ROOT)},
-                stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True, preexec_fn=tied,
+                stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True,
+                preexec_fn=tied,  # noqa: PLW1509  one call into libc, which is loaded already
             )  # fmt: skip
         if wait:
             self.until_serving()
