@@ -96,11 +96,14 @@ def _proxy(config: Config, rules: tuple[RouteRule, ...]) -> ProxyPolicy:
     return ProxyPolicy(
         routes=rules,
         upstream=_upstream(config),
-        downstream=DownstreamPolicy(down.head_timeout, down.idle_timeout, down.body_timeout, down.max_connections),
+        downstream=DownstreamPolicy(
+            down.head_timeout, down.idle_timeout, down.body_timeout, down.max_connections, down.tunnel_timeout
+        ),
         trusted=tuple(config.trust.proxies),
         explain=config.explain.value,
         ratelimit_headers=config.ratelimit_headers,
         tracing=config.traceparent,
+        end_tunnels=config.respond.end_tunnels,
     )
 
 
@@ -148,6 +151,7 @@ def _rule(route: RouteSection) -> RouteRule:
         max_body_bytes=route.max_body,
         failure_statuses=route.failure_statuses,
         slo=_slo(route.slo) if route.slo else None,
+        upgrades=tuple(route.upgrade),
     )
 
 

@@ -209,6 +209,7 @@ class RouteRule:
         max_body_bytes: Larger request bodies get 413; None for no cap.
         failure_statuses: Upstream statuses that count as failure.
         slo: What the route promises; None when nothing.
+        upgrades: Protocols (lower case) that a client may switch to.
     """
 
     name: str
@@ -218,6 +219,7 @@ class RouteRule:
     max_body_bytes: int | None = None
     failure_statuses: frozenset[int] = frozenset({500, *range(502, 600)})
     slo: SloPolicy | None = None
+    upgrades: tuple[str, ...] = ("websocket",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ class DownstreamPolicy:
     idle_timeout_s: float = 60.0
     body_timeout_s: float = 30.0
     max_connections: int = 10_000
+    tunnel_timeout_s: float = 600.0
 
 
 class Explain:
@@ -248,6 +251,7 @@ class ProxyPolicy:
         explain: `full`, `reason` or `none`.
         ratelimit_headers: Send `RateLimit` and `RateLimit-Policy`.
         tracing: Pass and make `traceparent`.
+        end_tunnels: An isolation ends the tunnels that it covers.
     """
 
     routes: tuple[RouteRule, ...]
@@ -257,6 +261,7 @@ class ProxyPolicy:
     explain: str = Explain.REASON
     ratelimit_headers: bool = True
     tracing: bool = True
+    end_tunnels: bool = False
 
 
 class LogFormat(StrEnum):

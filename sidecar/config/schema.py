@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from sidecar.config.addresses import ListenAddress, Network, WebhookUrl
 from sidecar.config.fields import (
     ControlMode,
     Duration,
@@ -22,10 +23,8 @@ from sidecar.config.fields import (
     FilePath,
     GlobalMode,
     LadderWord,
-    ListenAddress,
     LogFormatWord,
     Name,
-    Network,
     Ramp,
     Ratio,
     ReceiverType,
@@ -37,7 +36,6 @@ from sidecar.config.fields import (
     Sha256,
     Switch,
     TokenName,
-    WebhookUrl,
     Workers,
 )
 from sidecar.config.kinds import Fault, count
@@ -124,6 +122,9 @@ class DownstreamSection(Section):
     body_timeout: Duration = Field(
         default=_DOWNSTREAM.body_timeout_s, description="Longest silence within a request body."
     )
+    tunnel_timeout: Duration = Field(
+        default=_DOWNSTREAM.tunnel_timeout_s, description="Longest silence of a connection that left HTTP (WebSocket)."
+    )
     max_connections: Annotated[int, count(1, 1_000_000)] = Field(
         default=_DOWNSTREAM.max_connections,
         description="Client connections of each worker; the oldest idle one yields.",
@@ -189,6 +190,7 @@ class RespondSection(Section):
     lease: Duration = Field(default=_RESPOND.lease_s, description="An isolation ends after this unless it is renewed.")
     ramp: RampSection = Field(default=RampSection(), description="How traffic returns on recovery.")
     if_unanswered: list[RungSection] = Field(default=_LADDER, description="What happens while nobody answers.")
+    end_tunnels: Switch = Field(default=False, description="An isolation ends the open WebSockets that it covers, too.")
     rollback: RollbackWord = Field(
         default=_RESPOND.rollback, description="What happens to a config version under suspicion."
     )

@@ -14,17 +14,18 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sidecar.config.addresses import Host
 from sidecar.config.fields import (
     BucketModeWord,
     ClientKey,
     ControlMode,
     Duration,
     Fraction,
-    Host,
     LimitModeWord,
     Method,
     Name,
     PriorityWord,
+    Protocol,
     Ramp,
     Rate,
     RatioAboveZero,
@@ -314,6 +315,10 @@ class RouteSection(Section):
     detect: RouteDetectSection = Field(default=RouteDetectSection(), description="How it is watched.")
     response_timeout: Duration | None = Field(default=None, description="Instead of upstream.response_timeout.")
     max_body: Size | None = Field(default=None, description="Larger request bodies get 413; absent: no cap.")
+    upgrade: list[Protocol] = Field(
+        default=list(RouteRule("", Match()).upgrades),
+        description="Protocols that clients may switch to, by a GET of HTTP/1.1; `[]`: none.",
+    )
     failure_statuses: Statuses = Field(default=_FAILURES, description="Upstream statuses that count as failure.")
 
     def faults(self) -> Iterator[Fault]:

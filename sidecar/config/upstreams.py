@@ -12,11 +12,11 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from sidecar.config.addresses import EndpointUrl
 from sidecar.config.fields import (
     ControlMode,
     Duration,
     DurationOrZero,
-    EndpointUrl,
     Ratio,
     RatioAboveZero,
     Statuses,

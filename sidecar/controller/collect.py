@@ -112,6 +112,8 @@ class Totals:
 
     Attributes:
         retries, retries_denied: Requests sent again, and those that were not for the budget.
+        tunnels: Connections that have left HTTP and stand now. tunnels_opened: So far.
+        tunnel_bytes: What they carried, `up` and `down`.
     """
 
     routes: Mapping[str, RouteTotals] = field(default_factory=dict)
@@ -121,6 +123,9 @@ class Totals:
     endpoints: Mapping[str, EndpointTotals] = field(default_factory=dict)
     retries: int = 0
     retries_denied: int = 0
+    tunnels: int = 0
+    tunnels_opened: int = 0
+    tunnel_bytes: Mapping[str, int] = field(default_factory=dict)
     workers: Mapping[int, WorkerTotals] = field(default_factory=dict)
 
 
@@ -227,6 +232,9 @@ class Collector:
             endpoints=_endpoints(live, counting.by_name(self._own, "ejections")),
             retries=int(counting.only(self._own, "retries")),
             retries_denied=int(counting.only(self._own, "retries_denied")),
+            tunnels=sum(peer.tick.tunnels for peer in live),
+            tunnels_opened=int(counting.only(self._own, "tunnels_opened")),
+            tunnel_bytes=counting.by_name(self._own, "tunnel_bytes"),
         )
 
     def _peer(self, tick: Tick) -> _Peer | None:

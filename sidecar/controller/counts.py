@@ -61,6 +61,8 @@ def of_worker(tick: Tick) -> Counts:
         "ejections": {(label, "", 0): int(row[2]) for label, row in tick.endpoints.items()},
         "retries": {ONLY: tick.retries},
         "retries_denied": {ONLY: tick.retries_denied},
+        "tunnels_opened": {ONLY: tick.tunnels_opened},
+        "tunnel_bytes": {(way, "", 0): count for way, count in tick.tunnel_bytes.items()},
         "dropped": {ONLY: tick.dropped},
         "log_dropped": {ONLY: tick.log_dropped},
         **_timed("overhead", tick.overhead),

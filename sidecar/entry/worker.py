@@ -221,7 +221,13 @@ class Worker:
             retries=(plane.retries.sent, plane.retries.denied),
         )
         self._lag_s = 0.0
-        tick = dataclasses.replace(tick, log_dropped=self._access.dropped)
+        tick = dataclasses.replace(
+            tick,
+            log_dropped=self._access.dropped,
+            tunnels=len(plane.tunnels),
+            tunnels_opened=plane.tunnels.opened,
+            tunnel_bytes=dict(zip(("up", "down"), plane.tunnels.carried, strict=True)),
+        )
         if not self._link.send(tick):
             plane.meter.resend()
 

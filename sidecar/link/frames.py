@@ -108,6 +108,8 @@ class Tick:
         since_at: Monotonic seconds at which this epoch's counters were zero; 0 when unknown.
         endpoints: Endpoint → [its standing, requests in flight, ejections so far]; see `proxy/standing.py`.
         retries, retries_denied: Requests sent again, and those that were not for the budget; cumulative.
+        tunnels: Connections that have left HTTP and stand now. tunnels_opened: Since the worker began.
+        tunnel_bytes: `up` and `down`: what they carried; cumulative.
         log_dropped: Lines of the access log that could not be written, cumulative.
         full: Every route that ever counted in this epoch is in it, changed or not: the first tick of each link, so
             that a new controller knows where the counters stood when it began.
@@ -129,6 +131,9 @@ class Tick:
     endpoints: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     retries: int = 0
     retries_denied: int = 0
+    tunnels: int = 0
+    tunnels_opened: int = 0
+    tunnel_bytes: Mapping[str, int] = field(default_factory=dict)
     log_dropped: int = 0
 
 

@@ -1,43 +1,12 @@
 """
-The client's side: one connection over its whole life, request after request.
-
-Theory
-------
-A connection is read by one small machine (`Reading`) that knows which bytes it waits for. Requests are served one after
-the other: what a client pipelines waits in `_pending`, at most 64 KiB of it, and answers leave in the order of the
-requests because there is never a second one under way. While an answer is pending the socket is still read, because
-only reading shows that the client left. When it cannot be read (the API does not take the body, or 64 KiB wait),
-the kernel is asked twice a second whether the client is still there.
-
-Tables
-------
-    reading   waits for            bytes arrive            deadline, and what then
-    head      the next request     collect, parse, begin   none yet: idle timeout, close; begun: head timeout, 408
-    body      the body             decode, pass on         body timeout from the last byte: 408, or cut
-    answer    the answer           keep for later          after end of file: the client left
-    rest      a refused body       drop                    body timeout: close
-    closed    -                    -                       - (`linger.py` has the transport)
-
-    end of file while in   then
-    head                   close; a head that had begun is answered 400
-    body                   the client left: the request ends
-    answer                 the client may have closed one half only: it has 0.5 s, renewed as long as the answer flows
-    rest                   close
-
-What can go wrong
------------------
-* A client that pipelines thousands of requests that are all refused: after 16 of them in a row the event loop gets
-  its turn, and a client that does not read its answers is not served further.
-* The peer's address is None when the client has already reset the connection; an exception in `connection_made` would
-  leak the descriptor. Both end the connection.
+The client's side: one connection over its whole life, request after request. The machine's essay is in `reading.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from enum import Enum
-from typing import Final, cast
+from typing import cast
 
 from sidecar import clock
 from sidecar.proxy import refusing
@@ -47,24 +16,10 @@ from sidecar.proxy.framing import MAX_HEAD_BYTES, RequestHead, find_head_end, pa
 from sidecar.proxy.hop import Peer
 from sidecar.proxy.linger import Lingering
 from sidecar.proxy.plane import Plane
+from sidecar.proxy.reading import BODY_LATE, HALF_CLOSED_S, HEAD_CUT, HEAD_LATE, IN_A_ROW, LAST_REQUEST_S, Reading
 from sidecar.proxy.scan import judge_request
 from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW, has_left, reset_on_close
 from sidecar.reasons import Reason, Refusal
-
-HALF_CLOSED_S: Final = 0.5
-LAST_REQUEST_S: Final = 1.0
-IN_A_ROW: Final = 16
-
-
-class Reading(Enum):
-    """What the connection waits for."""
-
-    HEAD = "head"
-    BODY = "body"
-    ANSWER = "answer"
-    REST = "rest"
-    CLOSED = "closed"
-
 
 _HEAD, _ANSWER, _CLOSED = Reading.HEAD, Reading.ANSWER, Reading.CLOSED  # the hot path: an enum's attribute costs 30 ns
 
@@ -129,7 +84,7 @@ class Downstream(asyncio.BufferedProtocol):
         match self._reading:
             case Reading.HEAD:
                 if self._pending:
-                    self._reject(Refusal(Reason.BAD_REQUEST, 0.0, "framing", "the head ends early"), now)
+                    self._reject(HEAD_CUT, now)
                 else:
                     self._linger()
             case Reading.BODY | Reading.REST:
@@ -232,7 +187,7 @@ class Downstream(asyncio.BufferedProtocol):
             return
         refusal = judge_request(data, seen)
         if refusal is None and self._eof:
-            refusal = Refusal(Reason.BAD_REQUEST, 0.0, "framing", "the head ends early")
+            refusal = HEAD_CUT
         if refusal is not None:
             self._reject(refusal, now)
         elif not seen:
@@ -326,6 +281,12 @@ class Downstream(asyncio.BufferedProtocol):
                 reset_on_close(self.transport)
                 self.abort()
 
+    def detach(self) -> bytes | None:
+        """Give the transport away; return what the client has sent already, or None when it sends no more."""
+        self.exchange, pending = None, self._pending
+        self._retire()
+        return None if self._eof else pending
+
     # --- what the worker asks for --------------------------------------------------------------------------------
 
     @property
@@ -389,13 +350,13 @@ class Downstream(asyncio.BufferedProtocol):
     def _expired(self, now: float) -> None:
         match self._reading:
             case Reading.HEAD if self._pending and not self.blocked:
-                self._reject(Refusal(Reason.REQUEST_TIMEOUT, 0.0, "head_timeout", "the head did not come in time"), now)
+                self._reject(HEAD_LATE, now)
             case Reading.HEAD if not self.blocked:
                 self._linger()
             case Reading.BODY if self._held:
                 self._timer.set(now + self._plane.live.policy.downstream.body_timeout_s)
             case Reading.BODY if self.exchange is not None:
-                self.exchange.client_late(now)
+                self.exchange.fail(BODY_LATE, now)
             case Reading.ANSWER if self.exchange is not None and self.exchange.flows():
                 self._timer.set(now + HALF_CLOSED_S)
             case _:

@@ -21,11 +21,11 @@ Tables
     sent again   on a new connection, by the rules of `retry.py`: once when a pooled connection had ended, and as often
                  as `upstream.retries` says
 
-    settled as   by `measure/classify.py`, exactly once: in `_settle`, which takes the ticket away
+    settled as   by `measure/classify.py`, exactly once: see `account.py`
 
 What can go wrong
 -----------------
-* Every way out passes `_settle`: the answer is complete, the API failed, a deadline passed, the client left, a guard
+* Every way out passes `Account._settle`: the answer is complete, the API failed, a deadline passed, the client left, a guard
   refused, we failed ourselves. A ticket can be given back once only, because it is gone after.
 * The client's slowness is not the API's: latency runs from the last request byte that the kernel took to the first
   byte of the answer; a stalled reader ends as `client_disconnected`.
@@ -38,36 +38,33 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar import clock
-from sidecar.facts import Outcome
 from sidecar.guard.guard import Ticket
-from sidecar.measure.classify import classify
 from sidecar.proxy import refusing
+from sidecar.proxy.account import Account
 from sidecar.proxy.body import Body, ChunkedBody, LengthBody
 from sidecar.proxy.dial import Dial
 from sidecar.proxy.framing import RequestHead, ResponseHead
-from sidecar.proxy.headers import must_close, rechunks, request_head, response_head, trace_id
+from sidecar.proxy.headers import must_close, rechunks, request_head, response_head
 from sidecar.proxy.payload import NO_BODY, answer_part, body_of, refusal_of, request_part, skippable
 from sidecar.proxy.plane import Client, Live, Plane, Route
 from sidecar.proxy.pool import HOT_S
-from sidecar.proxy.route import path_template
 from sidecar.proxy.shaper import Place
+from sidecar.proxy.tunnel import Tunnel
+from sidecar.proxy.upgrade import offered, with_offer
 from sidecar.proxy.upstream import Home, Upstream
-from sidecar.proxy.witness import TAP
 from sidecar.reasons import TABLE, Reason, Refusal
 
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 _TRACE_BITS: Final = 192
 _UNSENT: Final = -1.0
-_LEFT: Final = TABLE[Reason.CLIENT_DISCONNECTED].status
 
 
-class Exchange:
+class Exchange(Account):
     """One request and its answer."""
 
     __slots__ = (
-        "_bits", "_chunks", "_client", "_decision", "_delimited", "_early", "_ended", "_guard_s", "_head", "_home", "_interims", "_keep", "_latency_s", "_live", "_moved", "_out_bytes", "_own_s", "_place", "_plane", "_repeats",
-        "_retries", "_seen_bytes", "_started_at", "_ticket", "body", "dial", "key", "request_done", "route", "sent_at", "status",
-        "upstream",
+        "_chunks", "_client", "_delimited", "_early", "_interims", "_keep", "_moved", "_own_s", "_place", "_retries",
+        "body", "dial", "request_done", "upgrade", "upstream",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, client: Client, head: RequestHead, now: float) -> None:
@@ -86,7 +83,7 @@ class Exchange:
         self.status = 0
         self._ticket: Ticket | None = None
         self._place: Place | None = None
-        self._early = b""
+        self._early = self.upgrade = b""
         self._home: Home | None = None
         self._decision = ""
         self._bits = self._out_bytes = self._seen_bytes = self._repeats = self._retries = 0
@@ -172,10 +169,31 @@ class Exchange:
         named = b"" if self._head.host else home.authority
         self._bits = bits = clock.random_bits(_TRACE_BITS)
         head = request_head(self._head, self._client.peer, self._live.hop, bits, named)
+        if self._head.upgrade:
+            head = self._offer(head)
         upstream.ask(self, self._head.method, head + self._early if self._early else head)
         self._early = b""
         if self.request_done:
             self._sent(upstream, clock.now())
+
+    def _offer(self, head: bytes) -> bytes:
+        """Offer the API the protocol that the client wants, where the route allows it; else it is a request as any other."""
+        self.upgrade = offered(self._head, self.route.upgrades)
+        if not self.upgrade:
+            return head
+        self._head = self._head._replace(keep_alive=False)
+        return with_offer(head, self.upgrade)
+
+    def switched(self, upstream: Upstream, head: ResponseHead, payload: bytes, now: float) -> None:
+        """Make a tunnel of the two connections: the API agrees."""
+        self.upstream, self.status = None, head.status
+        self._latency_s = now - self.sent_at
+        if self._ticket is not None:
+            self.route.guard.first_byte(self._ticket, now)
+        self._settle(None, now)
+        tunnel = Tunnel(self._plane, self._client.transport, upstream, self.route.name, self.key, self._tunnel_ended)
+        answer = with_offer(response_head(head, self._live.hop, minor=1, close=False), self.upgrade)
+        tunnel.begin(self._client.detach(), answer + payload)
 
     def request_body(self, payload: bytes, now: float) -> None:
         """Pass more of the body on; the caller has set `request_done` when it was the last of it."""
@@ -254,12 +272,8 @@ class Exchange:
     def refuse(self, refusal: Refusal, now: float) -> None:
         """Answer *refusal* in the API's place; nothing of an answer was sent before."""
         row = TABLE[refusal.reason]
-        keep = (
-            not row.close
-            and self._head.keep_alive
-            and not self._plane.draining
-            and skippable(self._head, self.body, self._seen_bytes, done=self.request_done)
-        )
+        spare = skippable(self._head, self.body, self._seen_bytes, done=self.request_done)
+        keep = spare and not row.close and self._head.keep_alive and not self._plane.draining
         live, route, key, head = self._live, self.route, self.key, self._head
         self._decision = refusing.decide(self._plane, live, route, key, head, refusal, now, enforced=True)
         data = refusing.answer(live, route, key, head, refusal, self._decision, now, close=not keep)
@@ -284,10 +298,6 @@ class Exchange:
         if not self._ended:
             self._let_go()
             self._settle(Reason.CLIENT_DISCONNECTED, now)
-
-    def client_late(self, now: float) -> None:
-        """End the exchange of a client that does not send its body."""
-        self.fail(Refusal(Reason.REQUEST_TIMEOUT, 0.0, "body_timeout", "no byte of the body came in time"), now)
 
     def not_connected(self, reason: Reason, detail: str, now: float) -> None:
         """Answer for an API that cannot be reached."""
@@ -375,10 +385,6 @@ class Exchange:
         self._seen_bytes += len(part)
         return request_part(self._head, self.body, part, last=self.request_done)
 
-    def _note_age(self, now: float) -> None:
-        if self._latency_s is None and self.sent_at >= 0.0:
-            self._latency_s = now - self.sent_at
-
     def _let_go(self) -> None:
         """End what is under way towards the API."""
         dial, self.dial = self.dial, None
@@ -391,47 +397,3 @@ class Exchange:
         if upstream is not None:
             upstream.home.lost(upstream)
             upstream.drop()
-
-    def _settle(self, reason: Reason | None, now: float, own_status: int = 0) -> None:
-        """Give the ticket back and count the request, once; *own_status* is 0 when the client saw the API's or none."""
-        if self._ended:
-            return
-        self._ended = True
-        route, ticket, status, head, home = self.route, self._ticket, self.status, self._head, self._home
-        outcome = classify(reason, status or None, route.failure_statuses)
-        if home is not None and home.watched and (reason is None or outcome is Outcome.FAILURE):
-            home.judge(now, failed=outcome is Outcome.FAILURE)
-        latency_s, directive = self._latency_s, None
-        if ticket is not None:
-            self._ticket, directive = None, ticket.directive
-            client_error = 400 <= status < 500 and reason is None
-            route.guard.settle(ticket, outcome, now, client_error=client_error, latency_s=latency_s)
-            if ticket.would:
-                refusing.would_have(self._plane, self._live, route, self.key, head, ticket.would, now)
-        seen = own_status or status or _LEFT
-        slow = latency_s is not None and latency_s >= route.slow_s
-        template = path_template(head.path)
-        route.counters.end(
-            self.key, head.method, seen, reason, outcome, now - self._started_at, latency_s, slow,
-            "" if home is None else home.label, template, directive,
-        )  # fmt: skip
-        samples, failed = route.samples, outcome is Outcome.FAILURE
-        if (samples.any or failed) and samples.take(failed=failed):
-            self._plane.tap.show(refusing.sample(route.name, self.key, head, seen, reason, latency_s, template, now))
-        wanted = self._plane.witness.wants(seen, reason)
-        if wanted:
-            times = (self._guard_s, latency_s, clock.now() - self._started_at)
-            sizes = (self._seen_bytes, self._out_bytes)
-            trail = (
-                self._decision,
-                trace_id(head, self._live.hop, self._bits),
-                home.label if home else "",
-                self._repeats,
-            )
-            self._plane.witness.take(
-                wanted,
-                refusing.facts(
-                    route.name, self.key, head, template, seen, reason, times, sizes, trail, names=bool(wanted & TAP)
-                ),
-                now,
-            )

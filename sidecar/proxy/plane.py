@@ -27,6 +27,7 @@ from sidecar.proxy.retry import RetryBudget
 from sidecar.proxy.route import Router
 from sidecar.proxy.shaper import Shaper
 from sidecar.proxy.tap import Samples, Tap
+from sidecar.proxy.tunnel import Tunnels
 from sidecar.proxy.witness import Witness
 from sidecar.reasons import Reason, Refusal
 
@@ -53,6 +54,9 @@ class Client(Protocol):
 
     def cut(self, exchange: Exchange, *, delimited: bool) -> None:
         """End the connection so that the client sees an incomplete answer."""
+
+    def detach(self) -> bytes | None:
+        """Give the transport away; return what the client has sent already, or None when it sends no more."""
 
 
 class Connection(Protocol):
@@ -93,7 +97,7 @@ class Route:
 
     __slots__ = (
         "admit", "by_address", "client_key", "counters", "failure_statuses", "guard", "max_body_bytes", "name", "response_timeout_s", "samples",
-        "shaper", "slow_s",
+        "shaper", "slow_s", "upgrades",
     )  # fmt: skip
 
     def __init__(
@@ -117,6 +121,7 @@ class Route:
         self.max_body_bytes = rule.max_body_bytes
         self.failure_statuses = rule.failure_statuses
         self.response_timeout_s = response_timeout_s
+        self.upgrades = frozenset(word.encode("ascii") for word in rule.upgrades)
         self.slow_s = slow_s
 
     def __repr__(self) -> str:
@@ -184,6 +189,7 @@ class Plane:
         self.draining = False
         self.emptied = asyncio.Event()
         self.connections: set[Connection] = set()
+        self.tunnels = Tunnels(self)
         self.held: set[Connection] = set()
         self._install = install
         self._noted = -1  # the first one is counted
@@ -275,6 +281,7 @@ class Plane:
         """Take the full set of directives in force: those about endpoints are the pool's, all others the guard's."""
         self.guard.direct(directives, now)
         self.pool.direct(directives, now)
+        self.tunnels.direct(tuple(directives), end=self.live.policy.end_tunnels)
 
     def second(self, now: float) -> None:
         """Let time act on what is shared (about once a second)."""

@@ -46,6 +46,7 @@ from sidecar.proxy.deadline import Timer, Wheel
 from sidecar.proxy.framing import ResponseHead, find_head_end, parse_response_head
 from sidecar.proxy.scan import judge_response
 from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW
+from sidecar.proxy.upgrade import SWITCHED, agrees
 from sidecar.reasons import Reason
 
 MAX_INTERIM: Final = 16  # HAProxy and nginx have no bound; Go's client 5; curl 100
@@ -57,6 +58,10 @@ class Caller(Protocol):
     """Who asked, and what it is told; each call may be the last one."""
 
     request_done: bool
+    upgrade: bytes
+
+    def switched(self, upstream: Upstream, head: ResponseHead, payload: bytes, now: float) -> None:
+        """Take the connection, which has left HTTP; *payload* is what came behind the head."""
 
     def interim(self, head: ResponseHead, now: float) -> None:
         """Take an interim (1xx) answer."""
@@ -240,6 +245,11 @@ class Upstream(asyncio.BufferedProtocol):
             data = data[end:]
             if head.status >= 200:
                 break
+            if head.status == SWITCHED and agrees(head, caller.upgrade):
+                self.caller = None
+                self.timer.stop()
+                caller.switched(self, head, data, now)
+                return
             self._interim += 1
             if not head.interim or self._interim > MAX_INTERIM:
                 self._fail(caller, f"{head.status} was not asked for, or is one of too many", now)

@@ -84,6 +84,10 @@ class _Snapshot(Collector):
             self._put("sidecar_endpoint_ejections_total", (endpoint,), row.ejections)
         self._put("sidecar_retries_total", ("sent",), totals.retries)
         self._put("sidecar_retries_total", ("denied",), totals.retries_denied)
+        self._put("sidecar_tunnels", (), totals.tunnels)
+        self._put("sidecar_tunnels_total", (), totals.tunnels_opened)
+        for way in ("up", "down"):
+            self._put("sidecar_tunnel_bytes_total", (way,), totals.tunnel_bytes.get(way, 0))
 
     def _loop(self, views: MetricViews) -> None:
         for labels, score in views.scores.items():

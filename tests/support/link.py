@@ -20,8 +20,9 @@ class Controller:
     """One listening socket in a runtime directory and the link that a worker made to it."""
 
     def __init__(self, runtime: Path) -> None:
+        self._path = link_path(runtime)
         self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(str(link_path(runtime)))
+        self._listening.bind(str(self._path))
         self._listening.listen()
         self._listening.settimeout(WAIT_S)
         self._link, _ = self._listening.accept()
@@ -36,6 +37,7 @@ class Controller:
     ) -> None:
         self._link.close()
         self._listening.close()
+        self._path.unlink()
 
     def send(self, frame: Frame) -> None:
         """Send one frame."""

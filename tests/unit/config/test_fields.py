@@ -6,8 +6,9 @@ from typing import Any, get_args
 
 import pytest
 
-from sidecar.config import fields, sections
+from sidecar.config import addresses, fields, sections
 from sidecar.config.kinds import Kind, choice, count
+from sidecar.config.policies import Endpoint
 from sidecar.config.units import UnitError
 from sidecar.facts import Mode
 
@@ -29,12 +30,22 @@ def _kind(annotated: Any) -> Kind[Any]:
         (fields.Workers, "auto", 0, "auto"),
         (fields.Workers, 4, 4, 4),
         (fields.ClientKey, "Header:X-Api-Key", "header:x-api-key", "header:x-api-key"),
-        (fields.Network, "10.0.0.0/8", "10.0.0.0/8", "10.0.0.0/8"),
-        (fields.Host, "API.Example.com", "api.example.com", "api.example.com"),
+        (addresses.Network, "10.0.0.0/8", "10.0.0.0/8", "10.0.0.0/8"),
+        (addresses.Host, "API.Example.com", "api.example.com", "api.example.com"),
         (fields.Switch, True, True, True),
         (fields.GlobalMode, "observe", Mode.OBSERVE, "observe"),
         (fields.RoutePath, "/api/*/items/**", "/api/*/items/**", "/api/*/items/**"),
-        (fields.WebhookUrl, "https://a.example/b?c=d", "https://a.example/b?c=d", "https://a.example/b?c=d"),
+        (addresses.EndpointUrl, "http://a:1", Endpoint("a", 1), "http://a:1"),
+        (
+            addresses.EndpointUrl,
+            {"url": "unix:/run/a.sock", "weight": 3},
+            Endpoint("", 0, "/run/a.sock", 3),
+            {"url": "unix:/run/a.sock", "weight": 3},
+        ),
+        (addresses.EndpointUrl, {"url": "http://[::1]"}, Endpoint("::1", 80), "http://[::1]:80"),
+        (fields.Protocol, "websocket", "websocket", "websocket"),
+        (fields.TargetPath, "/healthz?x=1", "/healthz?x=1", "/healthz?x=1"),
+        (addresses.WebhookUrl, "https://a.example/b?c=d", "https://a.example/b?c=d", "https://a.example/b?c=d"),
         (fields.Sha256, "(hidden)", "(hidden)", "(hidden)"),
     ],
 )
@@ -62,9 +73,9 @@ def test_a_kind_reads_and_writes_back(kind: Any, value: object, read: object, wr
         (fields.Ramp, [], "write them ascending: [5%, 25%, 50%, 100%]"),
         (fields.Workers, 0, "write 1 to 256, or auto for one per core"),
         (fields.ClientKey, "x-api-key", 'write address, or "header:NAME" as "header:x-api-key"'),
-        (fields.Network, "10.0.0.1/8", "its host bits are set: write 10.0.0.0/8"),
-        (fields.Network, 10, "write an address or a CIDR range, as 10.0.0.0/8 or 2001:db8::/32"),
-        (fields.Host, "example.com:80", "write the host alone: routes match on it whatever the port"),
+        (addresses.Network, "10.0.0.1/8", "its host bits are set: write 10.0.0.0/8"),
+        (addresses.Network, 10, "write an address or a CIDR range, as 10.0.0.0/8 or 2001:db8::/32"),
+        (addresses.Host, "example.com:80", "write the host alone: routes match on it whatever the port"),
         (fields.Switch, "yes", "write true"),
         (fields.Switch, "off", "write false"),
         (fields.Switch, 1, "write true or false"),
@@ -84,8 +95,20 @@ def test_a_kind_reads_and_writes_back(kind: Any, value: object, read: object, wr
         (fields.RoutePath, "/a/../b", "write the path as it looks after resolving it"),
         (fields.RoutePath, "/a*", "* stands for one whole segment: /api/*/items"),
         (fields.RoutePath, "/a/**/b", "** comes last: /api/**"),
-        (fields.WebhookUrl, "ftp://a", "write https://HOST/PATH"),
-        (fields.WebhookUrl, "https://u:p@a/b", "sign with secret_file instead"),
+        (
+            addresses.EndpointUrl,
+            {"url": "http://a:1", "wieght": 3},
+            "write http://HOST:PORT, or {url: http://HOST:PORT, weight: 2}",
+        ),
+        (addresses.EndpointUrl, {"weight": 3}, "write http://HOST:PORT, or {url: http://HOST:PORT, weight: 2}"),
+        (addresses.EndpointUrl, {"url": "http://a:1", "weight": 0}, "write a number from 1 to 1000"),
+        (addresses.EndpointUrl, {"url": "http://a:1", "weight": True}, "write a number from 1 to 1000"),
+        (addresses.EndpointUrl, "unix:api.sock", "write unix: and an absolute path"),
+        (fields.Protocol, "h2c", "name a protocol like websocket"),
+        (fields.Protocol, "WebSocket", "write it in lower case, as websocket"),
+        (fields.TargetPath, "healthz", "begin with /, as /healthz"),
+        (addresses.WebhookUrl, "ftp://a", "write https://HOST/PATH"),
+        (addresses.WebhookUrl, "https://u:p@a/b", "sign with secret_file instead"),
     ],
 )
 def test_a_kind_refuses_with_what_to_write(kind: Any, value: object, hint: str) -> None:

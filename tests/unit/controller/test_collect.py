@@ -314,6 +314,19 @@ def test_endpoints_are_seen_over_the_workers() -> None:
     assert (totals.retries, totals.retries_denied) == (4, 4)
 
 
+def test_tunnels_are_counted() -> None:
+    """
+    Those that stand are a gauge of the live workers; how many there were and what they carried only grows.
+    """
+    collector = Collector(START)
+    collector.take(tick(101.0, {}, tunnels=2, tunnels_opened=3, tunnel_bytes={"up": 10, "down": 20}), 101.0)
+    collector.take(tick(101.0, {}, worker=1, epoch="e2", tunnels=1, tunnels_opened=1, tunnel_bytes={"up": 1, "down": 2}), 101.0)
+    collector.lost(1, 102.0)
+
+    totals = collector.totals(102.5)
+    assert (totals.tunnels, totals.tunnels_opened, totals.tunnel_bytes) == (2, 4, {"up": 11, "down": 22})
+
+
 def test_series_are_bounded() -> None:
     """METHOD STATUS pairs beyond the bound are one overflow series, and no count is lost by it."""
     collector = Collector(START)

@@ -47,6 +47,9 @@ TOTALS = Totals(
     },
     retries=11,
     retries_denied=12,
+    tunnels=3,
+    tunnels_opened=4,
+    tunnel_bytes={"up": 500, "down": 600},
     workers={0: WorkerTotals(0.2, 0.05, 12, 3, draining=False)},
 )
 VIEWS = MetricViews(
@@ -165,6 +168,8 @@ def test_values_of_gauges_and_counters() -> None:
     assert value("sidecar_endpoint_in_flight", found, endpoint="10.0.0.1:80") == 5
     assert value("sidecar_endpoint_ejections_total", found, endpoint="10.0.0.2:80") == 3
     assert [value("sidecar_retries_total", found, result=result) for result in ("sent", "denied")] == [11, 12]
+    assert (value("sidecar_tunnels", found), value("sidecar_tunnels_total", found)) == (3, 4)
+    assert value("sidecar_tunnel_bytes_total", found, direction="down") == 600
     assert value("sidecar_event_loop_lag_seconds", found, process="worker-0") == 0.05
     assert value("sidecar_event_loop_lag_seconds", found, process="controller") == 0.01
     assert value("sidecar_store_up", found) == 0
