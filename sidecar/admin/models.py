@@ -94,6 +94,12 @@ class ApplyBody(Body):
     confirm_within: Ttl | None = None
 
 
+class WhyBody(Body):
+    """Why."""
+
+    reason: Line | None = None
+
+
 class DismissBody(Body):
     """Why not."""
 

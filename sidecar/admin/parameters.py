@@ -203,6 +203,11 @@ ROUTE: Final[Parameter[str]] = Parameter(
     "name", _P, {"type": "string", "pattern": r"^[a-z0-9_-]{1,64}$"}, str, "", "The route's name.", required=True,
     hint="GET /api/v1/routes lists them",
 )  # fmt: skip
+CONTROL_NAME: Final[Parameter[str]] = Parameter(
+    "name", _P, {"type": "string", "pattern": r"^[a-z]+[a-z._]{0,40}(:[a-z0-9_-]{1,64})?$"}, str, "",
+    "A control, as `detect.errors:checkout`; without a route, on all of them.", required=True,
+    hint="GET /api/v1/controls lists them; name one as detect.errors:ROUTE",
+)  # fmt: skip
 RECEIVER: Final[Parameter[str]] = Parameter(
     "name", _P, {"type": "string", "pattern": r"^[A-Za-z0-9_.-]{1,64}$"}, str, "", "The receiver's name.",
     required=True, hint="GET /api/v1/status lists the receivers",

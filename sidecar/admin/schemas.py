@@ -142,6 +142,15 @@ _APPLIED: Final = record(
     }
 )  # fmt: skip
 
+_RECORD: Final = record(
+    {
+        "confirmed": COUNT, "false_positive": COUNT, "benign": COUNT, "precision": maybe(RATIO), "delay_s": maybe(NUMBER),
+        "pages": COUNT, "falsely_refused_s": NUMBER,
+        "last": rows(record({"incident": COUNT, "verdict": TEXT, "time": TIME})),
+        "demoted": either(record({"since_time": TIME, "would_have_raised": COUNT, "seconds": COUNT})),
+    }
+)  # fmt: skip
+
 _BOTH: Final = record({"from": COUNT, "to": COUNT})
 _REPLAY: Final = record(
     {
@@ -179,7 +188,11 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "ReceiverTest": record({"name": TEXT, "type": TEXT, "ok": FLAG, "attempts": COUNT, "problem": TEXT}),
     "Status": _STATUS,
     "Control": record(
-        {"name": TEXT, "route": TEXT, "state": words("off", "observe", "enforce", "cannot run"), "why": TEXT}
+        {"name": TEXT, "route": TEXT, "state": words("off", "observe", "enforce", "cannot run"), "why": TEXT},
+        {"id": TEXT, "offset": NUMBER, "record": _RECORD},
+    ),
+    "Records": record(
+        {"items": rows(record({"control": TEXT, "route": TEXT, "detector": TEXT, "offset": NUMBER, "record": _RECORD}))}
     ),
     "Controls": listing("Control"),
     "Route": record(

@@ -8,6 +8,7 @@ from sidecar.admin import (
     audit,
     breakers,
     config,
+    controls,
     decisions,
     incidents,
     openapi,
@@ -22,7 +23,16 @@ from sidecar.admin import (
 from sidecar.admin import parameters as p
 from sidecar.admin.auth import Role
 from sidecar.admin.calls import EVENTS, LINES, MARKDOWN, YAML, Call
-from sidecar.admin.models import ApplyBody, DismissBody, Empty, NoteBody, OverrideBody, ReleaseBody, RollbackBody
+from sidecar.admin.models import (
+    ApplyBody,
+    DismissBody,
+    Empty,
+    NoteBody,
+    OverrideBody,
+    ReleaseBody,
+    RollbackBody,
+    WhyBody,
+)
 
 _VIEWER, _OPERATOR, _ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 _PAGE: Final = (p.LIMIT, p.CURSOR)
@@ -31,6 +41,12 @@ _PAGE: Final = (p.LIMIT, p.CURSOR)
 CALLS: Final[tuple[Call, ...]] = (
     Call("GET", "/status", _VIEWER, status.status, "What is going on, in one document.", "Status"),
     Call("GET", "/controls", _VIEWER, status.controls, "Every control and whether it runs.", "Controls"),
+    Call("POST", "/controls/{name}/promote", _OPERATOR, controls.promote, "Listen to a demoted detector again.",
+         "Records", (p.CONTROL_NAME,), WhyBody, errors=(404, 409)),
+    Call("POST", "/controls/{name}/demote", _OPERATOR, controls.demote, "Let a detector only observe.",
+         "Records", (p.CONTROL_NAME,), WhyBody, errors=(404, 409)),
+    Call("POST", "/controls/{name}/missed", _OPERATOR, controls.missed, "Say that a detector missed something.",
+         "Records", (p.CONTROL_NAME,), WhyBody, errors=(404, 409)),
     Call("GET", "/routes", _VIEWER, status.routes, "The routes and their traffic now.", "Routes"),
     Call("GET", "/routes/{name}/series", _VIEWER, status.series, "One route's recent seconds.", "Series",
          (p.ROUTE, p.WINDOW, p.STEP), errors=(404,)),

@@ -30,6 +30,12 @@ def proposals(incomplete: str) -> Iterable[tuple[str, str]]:
     return [row for row in rows if row[0].startswith(incomplete)]
 
 
+def controls(incomplete: str) -> Iterable[tuple[str, str]]:
+    """Complete a detector on a route."""
+    rows = _ask("/controls", lambda item: (item.get("id") or "", f"{item['state']} {item.get('why') or ''}"))
+    return [row for row in rows if row[0] and row[0].startswith(incomplete)]
+
+
 def scopes(incomplete: str) -> Iterable[tuple[str, str]]:
     """Complete a scope: what is overridden now, the service, and every route."""
     rows = [("service", "the whole API")]

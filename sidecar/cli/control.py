@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -36,10 +37,66 @@ def list_(session: Session) -> None:
     """List every control: off, observe, enforce, or cannot run and why."""
 
     def table(answer: Any, _: datetime) -> RenderableType:
-        rows = ((i["route"], i["name"], render.state(i["state"]), i.get("why") or "") for i in answer["items"])
-        return render.table("", ("ROUTE", "CONTROL", "STATE", "WHY"), rows, "No controls.")
+        rows = (
+            (i["route"], i.get("id") or i["name"], render.state(i["state"]), verdicts(i), i.get("why") or "")
+            for i in answer["items"]
+        )
+        return render.table("", ("ROUTE", "CONTROL", "STATE", "RIGHT", "WHY"), rows, "No controls.")
 
     session.show(lambda: session.client.get("/controls"), table)
+
+
+def verdicts(item: Mapping[str, Any]) -> str:
+    """Return how many verdicts confirm a detector, as `3 of 4`."""
+    record = item.get("record") or {}
+    told = record.get("confirmed", 0) + record.get("false_positive", 0)
+    return f"{record['confirmed']} of {told}" if told else ""
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="As detect.errors:ROUTE; without a route, on all.", autocompletion=complete.controls
+    ),
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
+
+
+def _teach(session: Session, name: str, verb: str, reason: str, sentence: str) -> None:
+    answer = session.client.call("POST", f"/controls/{quoted(name)}/{verb}", body={"reason": reason} if reason else {})
+    session.print(
+        answer,
+        lambda body, _: [f"[green]✓[/] {escape(row['control'])} {sentence}{record(row)}" for row in body["items"]],
+    )
+
+
+def record(row: Mapping[str, Any]) -> str:
+    """Return what verdicts say of a detector, in one line."""
+    seen = row["record"]
+    told = seen["confirmed"] + seen["false_positive"]
+    words = f"{seen['confirmed']} of {told} verdicts confirm it" if told else "nobody has judged it yet"
+    return f"; {words}, threshold {row['offset']:+.1f}"
+
+
+@app.command(epilog="Example: sidecar control promote detect.errors:checkout --reason 'the noisy client is gone'")
+@command
+def promote(session: Session, name: Name, reason: ReasonOption = "") -> None:
+    """Listen to a demoted detector again; verdicts of before do not demote it a second time."""
+    _teach(session, name, "promote", reason, "is listened to again")
+
+
+@app.command(epilog="Example: sidecar control demote detect.surge:search --reason 'a sale, all week'")
+@command
+def demote(session: Session, name: Name, reason: ReasonOption = "") -> None:
+    """Let a detector only observe: what it hears is counted, and neither raises nor isolates."""
+    _teach(session, name, "demote", reason, "only observes")
+
+
+@app.command(epilog="Example: sidecar control missed detect.errors:checkout --reason 'the outage of 03:12'")
+@command
+def missed(session: Session, name: Name, reason: ReasonOption = "") -> None:
+    """Say that a detector missed something: it becomes more sensitive."""
+    _teach(session, name, "missed", reason, "will be more sensitive")
 
 
 @notify.command("test", epilog="Example: sidecar notify test pager")

@@ -8,6 +8,7 @@ without being in the directives. `flush` returns the effects since the last call
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -62,6 +63,7 @@ class Book:
         self.marks: list[sticky.Mark] = []
         self.trials: dict[str, Mapping[str, Any]] = {}  # isolation id → what its present step has shown
         self.versions: list[Version] = []
+        self.pages: Counter[int] = Counter()  # urgent messages, by incident
         self.next_incident = 1
         self.next_isolation = 1
         self._out: list[Effect] = []
@@ -255,7 +257,9 @@ class Book:
         document = self.document(incident)
         text = telling.alert(kind, document, incident, now)
         page = kind in ("opened", "escalated") and incident.severity is Severity.SEVERE
-        self._out.append(Notify(Alert(kind, document, text, page if urgent is None else urgent)))
+        page = page if urgent is None else urgent
+        self.pages[incident_id] += page
+        self._out.append(Notify(Alert(kind, document, text, page)))
         self.event("incident.notified", now, incident=incident.id, scope=incident.scope, body={"kind": kind})
 
     def flush(self) -> list[Effect]:

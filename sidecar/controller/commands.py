@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sidecar.facts import Action, Scope
+from sidecar.facts import Action, Detector, Scope
 
 
 class ReleaseVerdict(StrEnum):
@@ -94,7 +94,52 @@ class CloseBreaker:
     author: str
 
 
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Listen to a demoted detector again; *control* is `detect.errors:ROUTE`, or without a route all of them."""
+
+    control: str
+    author: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Demote:
+    """Let a detector only observe."""
+
+    control: str
+    author: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A detector did not find what it should have."""
+
+    control: str
+    author: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tune:
+    """
+    Take the step that the false positive *incident* asks for: the stored history was replayed with it.
+
+    Attributes:
+        hidden: Past incidents that it would have hidden.
+        hides_confirmed: Of them, those that a person confirmed; then the step is not taken.
+    """
+
+    incident: int
+    route: str
+    detector: Detector
+    hidden: int
+    hides_confirmed: int
+
+
 Command = Acknowledge | Confirm | Release | Note | Close | SetOverride | ClearOverride | CloseBreaker
+Teaching = Promote | Demote | Missed | Tune
 
 
 class RejectedKind(StrEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sidecar.config.diff import diff
@@ -12,6 +12,7 @@ from sidecar.controller.ports import ConfigRefused, Unavailable
 from sidecar.controller.replaying import ReplayError, Replays
 from sidecar.incident.words import rfc3339
 from sidecar.replay.compare import compare
+from sidecar.replay.player import Learned
 
 
 class Comparing:
@@ -21,9 +22,11 @@ class Comparing:
     Args:
         configuring: Knows them.
         replays: Plays the history.
+        learned: Returns what verdicts have taught.
     """
 
-    def __init__(self, configuring: Configuring, replays: Replays) -> None:
+    def __init__(self, configuring: Configuring, replays: Replays, learned: Callable[[], Learned]) -> None:
+        self._learned = learned
         self._configuring = configuring
         self._replays = replays
 
@@ -59,7 +62,7 @@ class Comparing:
         if span is None:
             raise Unavailable("nothing was recorded yet", "ask again in a minute")
         try:
-            before, after = await self._replays.outcomes(material, configs)
+            before, after = await self._replays.outcomes(material, configs, self._learned())
         except ReplayError as error:
             raise Unavailable(str(error), "ask for a shorter time, as --replay 2h") from error
         since, until = (rfc3339(unix) for unix in span)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from sidecar import __version__, clock
 from sidecar.config.mask import mask
 from sidecar.config.policies import Token
-from sidecar.controller.commands import Command, Done, Rejected
+from sidecar.controller.commands import Command, Done, Rejected, Teaching
 from sidecar.controller.comparing import Comparing
 from sidecar.controller.configuring import Configuring
 from sidecar.controller.effects import AppendEvent, PutVersion
@@ -26,6 +26,7 @@ from sidecar.incident.documents import without_kept
 from sidecar.incident.postmortem import postmortem
 from sidecar.incident.words import rfc3339
 from sidecar.notify.dispatch import Dispatcher
+from sidecar.replay.player import Learned
 from sidecar.store.errors import StoreError
 from sidecar.store.key import client_key
 from sidecar.store.store import Store
@@ -103,8 +104,8 @@ class Desk:
         self._facts = facts
         self._started_at = clock.now()
         replays = Replays(journal, loop.tapes.reel, lambda: moment().unix)
-        self._comparing = Comparing(configuring, replays)
-        self.learning = Learning(configuring, replays, journal.put, self._all_incidents)
+        self._comparing = Comparing(configuring, replays, self._learned)
+        self.learning = Learning(configuring, replays, journal.put, self._all_incidents, self._learned, loop.command)
         loop.listeners.append(self.learning.heard)
 
     def __repr__(self) -> str:
@@ -188,6 +189,9 @@ class Desk:
         ]
         return _page(wanted, limit, "id")
 
+    def _learned(self) -> Learned:
+        return Learned(self._engine.tutor.tuning, self._engine.tutor.demoted)
+
     async def _all_incidents(self) -> Sequence[Document]:
         return (await self.incidents(None, MAX_KEPT, None)).items
 
@@ -216,7 +220,7 @@ class Desk:
         """Return the overrides in force."""
         return self._engine.overrides(moment())
 
-    async def command(self, command: Command) -> Done | Rejected:
+    async def command(self, command: Command | Teaching) -> Done | Rejected:
         """
         Do what a person asks, at once.
 

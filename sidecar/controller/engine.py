@@ -37,7 +37,7 @@ from sidecar.config.policies import Compiled
 from sidecar.controller import restore
 from sidecar.controller.book import Book
 from sidecar.controller.collect import Collector, Totals
-from sidecar.controller.commands import Command, Done, Rejected
+from sidecar.controller.commands import Command, Confirm, Done, Rejected, Release, Teaching
 from sidecar.controller.documents import Documents
 from sidecar.controller.effects import Effect, OpenBreaker, PutVersion
 from sidecar.controller.history import History
@@ -45,6 +45,7 @@ from sidecar.controller.intake import Finding, Intake
 from sidecar.controller.meter import Meter
 from sidecar.controller.respond import Responder
 from sidecar.controller.restore import Restored
+from sidecar.controller.tutor import Tutor
 from sidecar.controller.upkeep import Upkeep
 from sidecar.controller.verdicts import Desk
 from sidecar.controller.views import MetricViews
@@ -79,6 +80,7 @@ class Engine:
         boot: The id of this boot; empty trusts no stored monotonic moment.
 
     Attributes:
+        tutor: What verdicts taught.
         rows: The last second, a row for each route.
         heard: What sounds this second, as the detectors say it: of routes, or of the service.
         claims: The same, each on its attributed scope.
@@ -109,7 +111,9 @@ class Engine:
         self._desk = Desk(self._book, self._history, self._bank, self._responder)
         self._documents = Documents(self._book, self._history, self._bank)
         self._upkeep = Upkeep(self._bank, self._history, now)
+        self.tutor = Tutor(self._book, self._bank)
         if restored is not None:
+            self.tutor.restore(restored.marks)
             restore.take_up(self._book, restored, now)
             self._bank.restore(restored.baselines, now.at)
 
@@ -163,14 +167,16 @@ class Engine:
         self.rows = rows = self._history.extend(seconds, now.at)
         self._series.add(rows, now.at)
         self._hold_still()
-        self.heard = signals = self._bank.observe(rows, now.at)
+        self.heard = self._bank.observe(rows, now.at)
+        signals = self.tutor.audible(self.heard)
         self._count_signals(signals)
         findings = fuse.fuse(signals, self._series, self._compiled.detect, now.at)
         self.claims = tuple(signal for finding in findings for signal in finding.signals)
         self._end_overrides(now)
         cases = self._intake.take([_finding(found) for found in findings], now)
         self._meter.take({row.route: row for row in rows}, now)
-        for number, found in cases.items():
+        for number, sorted_in in cases.items():
+            found = [self.tutor.weighed(case) for case in sorted_in]
             self._responder.act(number, found, [self._intake.mark_of(case, now) for case in found], now)
         self._responder.ramp(now)
         self._responder.renew(now)
@@ -182,9 +188,13 @@ class Engine:
         self._upkeep.turn(self._book, rows, now)
         return self._book.flush()
 
-    def command(self, command: Command, now: Moment) -> tuple[Done | Rejected, list[Effect]]:
+    def command(self, command: Command | Teaching, now: Moment) -> tuple[Done | Rejected, list[Effect]]:
         """Do what a person asks, or say why not."""
+        if isinstance(command, Teaching):
+            return self.tutor.carry_out(command, self._history.routes, now), self._book.flush()
         answer = self._desk.carry_out(command, now)
+        if isinstance(answer, Done) and isinstance(command, Confirm | Release):
+            self.tutor.judged(self._book.incidents[command.incident], now)
         return answer, self._book.flush()
 
     def configured(self, row: PutVersion, compiled: Compiled, touched: Collection[Scope], now: Moment) -> list[Effect]:
@@ -218,6 +228,7 @@ class Engine:
     def restate(self, now: Moment) -> list[Effect]:
         """Return what a new store must hold, after a damaged one was set aside."""
         self._book.restate()
+        self.tutor.restate()
         return self.leaving(now)
 
     def leaving(self, now: Moment) -> list[Effect]:
@@ -280,7 +291,7 @@ class Engine:
 
     def controls(self, now: Moment) -> list[dict[str, Any]]:  # noqa: ARG002  every view is asked with its moment
         """Return the inventory of every control."""
-        return self._documents.controls(self._compiled)
+        return self.tutor.annotate(self._documents.controls(self._compiled))
 
     def routes(self, now: Moment) -> list[dict[str, Any]]:
         """Return every route with its traffic and guards."""

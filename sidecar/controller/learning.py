@@ -31,12 +31,14 @@ from sidecar.config.diff import Change, diff
 from sidecar.config.edit import EditError, put
 from sidecar.config.errors import ConfigError
 from sidecar.config.units import UnitError, parse_rate
+from sidecar.controller.commands import Tune
 from sidecar.controller.configuring import Configuring
 from sidecar.controller.effects import AppendEvent, PutProposal, Write
 from sidecar.controller.ports import ConfigRefused, Document
 from sidecar.controller.replaying import ReplayError, Replays
 from sidecar.controller.studying import Study
 from sidecar.incident.words import rfc3339
+from sidecar.replay.player import Learned
 
 STUDIED: Final = frozenset(
     ("incident.resolved", "verdict.confirmed", "verdict.false_positive", "verdict.benign")
@@ -57,8 +59,10 @@ class Learning:
     Args:
         configuring: Applies.
         replays: Studies.
-        put: Where proposals and their events are stored.
+        put_: Where proposals and their events are stored.
         incidents: Returns the incidents, the newest first, in their public shape.
+        learned: Returns what verdicts have taught.
+        teach: Carries a step out.
     """
 
     def __init__(
@@ -67,11 +71,15 @@ class Learning:
         replays: Replays,
         put_: Callable[[Sequence[Write]], None],
         incidents: Incidents,
+        learned: Callable[[], Learned],
+        teach: Callable[[Tune], object],
     ) -> None:
         self._configuring = configuring
         self._replays = replays
         self._put = put_
         self._incidents = incidents
+        self._learned = learned
+        self._teach = teach
         self._proposals: dict[int, dict[str, Any]] = {}
         self._next = 1
         self._waiting: dict[int, None] = {}
@@ -121,9 +129,11 @@ class Learning:
         material = await self._replays.material(window_s, routes)
         source = self._configuring.source
         environ, flags = dict(source.environ), dict(source.flags)
-        asked = Study(material, incident, tuple(past), active.row.text, environ, flags)
-        found = await self._replays.study(asked)
-        self._propose(number, found)
+        asked = Study(material, incident, tuple(past), active.row.text, environ, flags, self._learned())
+        lesson = await self._replays.study(asked)
+        self._propose(number, lesson.proposals)
+        for step in lesson.steps:
+            self._teach(Tune(number, step.route, step.detector, step.hidden, step.hides_confirmed))
 
     def _propose(self, number: int, found: Sequence[Mapping[str, Any]]) -> None:
         known = [row for row in self._proposals.values() if row["incident"] == number]

@@ -17,7 +17,7 @@ import structlog
 from sidecar import clock
 from sidecar.config.diff import Change, touches
 from sidecar.controller import effects as fx
-from sidecar.controller.commands import Command, Done, Rejected
+from sidecar.controller.commands import Command, Done, Rejected, Teaching
 from sidecar.controller.configuring import AUTOMATION, Configuring
 from sidecar.controller.engine import Engine
 from sidecar.controller.journal import Journal
@@ -124,7 +124,7 @@ class Loop:
         self._leasing.lost(worker)
         self.engine.lost(worker, moment())
 
-    def command(self, command: Command) -> Done | Rejected:
+    def command(self, command: Command | Teaching) -> Done | Rejected:
         """Do what a person asks, at once."""
         answer, effects = self.engine.command(command, moment())
         self.carry_out(effects)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sidecar.config.policies import Token
-from sidecar.controller.commands import Command, Done, Rejected
+from sidecar.controller.commands import Command, Done, Rejected, Teaching
 from sidecar.link.frames import Tap
 
 Document = Mapping[str, Any]
@@ -164,7 +164,7 @@ class Control(Protocol):
         """Return the overrides in force."""
         ...
 
-    async def command(self, command: Command) -> Done | Rejected:
+    async def command(self, command: Command | Teaching) -> Done | Rejected:
         """Do what a person asks, at once; the answer waits a moment for the store, and says `durable` as it is then."""
         ...
 

@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from sidecar.config.policies import Compiled
 from sidecar.controller.journal import Journal
-from sidecar.controller.studying import Study, Work
+from sidecar.controller.studying import Lesson, Study, Work
 from sidecar.replay.compare import Outcome
 from sidecar.replay.material import Material
+from sidecar.replay.player import Learned
 from sidecar.replay.reel import KEEP_S, Reel
 from sidecar.store.errors import StoreError
 from sidecar.store.store import Store
@@ -64,24 +65,24 @@ class Replays:
                 minutes = {}
         return Material(minutes, reel)
 
-    async def outcomes(self, material: Material, configs: Sequence[Compiled]) -> list[Outcome]:
+    async def outcomes(self, material: Material, configs: Sequence[Compiled], learned: Learned) -> list[Outcome]:
         """
         Return what each config would have come to.
 
         Raises:
             ReplayError: when it took too long or failed.
         """
-        found: list[Outcome] = await self._ask(Work(material, tuple(configs)), LONGEST_S)
+        found: list[Outcome] = await self._ask(Work(material, tuple(configs), learned), LONGEST_S)
         return found
 
-    async def study(self, asked: Study) -> list[dict[str, Any]]:
+    async def study(self, asked: Study) -> Lesson:
         """
         Return what an incident teaches.
 
         Raises:
             ReplayError: when it took too long or failed.
         """
-        found: list[dict[str, Any]] = await self._ask(asked, STUDY_S)
+        found: Lesson = await self._ask(asked, STUDY_S)
         return found
 
     async def _ask(self, work: Work | Study, longest_s: float) -> Any:

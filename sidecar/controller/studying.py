@@ -8,7 +8,7 @@ apply, replayed beside the one that runs, and kept when its measured effect is w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sidecar.config.diff import diff
@@ -16,6 +16,7 @@ from sidecar.config.edit import EditError, put
 from sidecar.config.errors import ConfigErrors
 from sidecar.config.load import load
 from sidecar.config.policies import Compiled
+from sidecar.detect.tuning import SERVICE, STEPS, TUNED
 from sidecar.facts import Detector, Mode, Scope, ScopeKind
 from sidecar.incident import learn
 from sidecar.incident.learn import Candidate, Facts, Kind
@@ -24,6 +25,7 @@ from sidecar.replay.compare import Outcome, outcome
 from sidecar.replay.effect import Judged, effect
 from sidecar.replay.material import Material
 from sidecar.replay.normal import measure
+from sidecar.replay.player import Learned
 
 AROUND_S: Final = 30.0  # an onset is an estimate, and what was isolated comes back slowly
 NOT_REAL: Final = ("false_positive", "benign")
@@ -35,6 +37,7 @@ class Work:
 
     material: Material
     configs: tuple[Compiled, ...]
+    learned: Learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Study:
         incident: Its public document.
         past: All incidents of the history, public documents.
         text: The active config; `environ` and `flags` lie over it.
+        learned: What verdicts taught so far.
     """
 
     material: Material
@@ -54,18 +58,44 @@ class Study:
     text: str
     environ: Mapping[str, str]
     flags: Mapping[str, str]
+    learned: Learned = field(default_factory=Learned)
 
 
-def study(asked: Study) -> list[dict[str, Any]]:
-    """Return what is worth proposing: {kind, why, changes, settings, rule, effect}; nothing when there is no history."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a false positive's step of one threshold would have hidden on the stored history."""
+
+    route: str
+    detector: Detector
+    hidden: int
+    hides_confirmed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """
+    What an incident teaches.
+
+    Attributes:
+        proposals: {kind, why, changes, settings, rule, effect} of what is worth a person's time.
+        steps: Of the thresholds, when a person called it a false positive.
+    """
+
+    proposals: tuple[dict[str, Any], ...] = ()
+    steps: tuple[Step, ...] = ()
+
+
+def study(asked: Study) -> Lesson:
+    """Return what an incident teaches; nothing when there is no history."""
     span = asked.material.span
     if span is None:
-        return []
+        return Lesson()
     compiled = _load(asked, asked.text)
     if compiled is None:
-        return []
+        return Lesson()
     facts, judged = facts_of(asked, compiled), _judged(asked.incident)
     trouble = [_trouble(row) for row in (*asked.past, asked.incident)]
+    past = [_judged(row) for row in asked.past]
     before: Outcome | None = None
     found = []
     for candidate in learn.candidates(facts):
@@ -76,22 +106,48 @@ def study(asked: Study) -> list[dict[str, Any]]:
         changed = _load(asked, text) if text else None
         if changed is None or changed == compiled:
             continue
-        before = before or outcome(compiled, asked.material, trouble)
-        after = outcome(changed, asked.material, trouble)
-        past = [_judged(row) for row in asked.past]
+        before = before or outcome(compiled, asked.material, trouble, asked.learned)
+        after = outcome(changed, asked.material, trouble, asked.learned)
         timeout_s = _timeout(candidate)
         seen = effect(before, after, judged, past, span[1] - span[0], route=facts.route, timeout_s=timeout_s)
         if learn.worth(candidate, seen, real=facts.real):
             changes = [{"path": c.path, "old": c.old, "new": c.new} for c in diff(asked.text, text)]
             found.append(_document(candidate, changes, seen))
-    return found
+    if judged.verdict != "false_positive":
+        return Lesson(tuple(found))
+    before = before or outcome(compiled, asked.material, trouble, asked.learned)
+    steps = [_step(asked, compiled, key, before, judged, past) for key in _keys(asked.incident)]
+    return Lesson(tuple(found), tuple(steps))
 
 
-def answer(work: Work | Study) -> list[Outcome] | list[dict[str, Any]]:
+def _keys(incident: Mapping[str, Any]) -> list[tuple[str, Detector]]:
+    """Return whose thresholds the incident's verdict moves."""
+    found: dict[tuple[str, Detector], None] = {}
+    for signal in incident["signals"]:
+        scope, detector = Scope.parse(signal["scope"]), Detector(signal["detector"])
+        if detector in TUNED:
+            found[scope.name if scope.kind in (ScopeKind.ROUTE, ScopeKind.CLIENT) else SERVICE, detector] = None
+    return list(found)
+
+
+def _step(
+    asked: Study,
+    compiled: Compiled,
+    key: tuple[str, Detector],
+    before: Outcome,
+    judged: Judged,
+    past: Sequence[Judged],
+) -> Step:
+    moved = replace(asked.learned, tuning=asked.learned.tuning.moved(*key, STEPS["false_positive"]))
+    seen = effect(before, outcome(compiled, asked.material, learned=moved), judged, past, 0.0)
+    return Step(*key, seen.hidden, seen.hidden_confirmed)
+
+
+def answer(work: Work | Study) -> list[Outcome] | Lesson:
     """Do the work of the replay's child process."""
     if isinstance(work, Study):
         return study(work)
-    return [outcome(compiled, work.material) for compiled in work.configs]
+    return [outcome(compiled, work.material, learned=work.learned) for compiled in work.configs]
 
 
 def facts_of(asked: Study, compiled: Compiled) -> Facts:

@@ -28,12 +28,13 @@ What can go wrong
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sidecar.detect.keep import Document
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.refusals import RefusalsDetector, refused
+from sidecar.detect.tuning import SERVICE, Tuning
 from sidecar.detect.watch import LONGEST_STEP_S, Watch
 from sidecar.facts import Detector, Mode, RouteSecond, Scope, Signal
 from sidecar.measure.histogram import merge
@@ -87,6 +88,7 @@ class Bank:
         self._pool = Watch(Scope.service(), policy, now)
         self._service = RefusalsDetector(policy, now)
         self._rebaselined: list[Rebaselined] = []
+        self._tuning = Tuning()
         self._at = now
         self.frozen: frozenset[str] = frozenset()
         self.quiet: frozenset[str] = frozenset()
@@ -184,11 +186,24 @@ class Bank:
         self._policy = policy
         known = self._watches
         self._watches = {name: known.get(name) or Watch(Scope.route(name), policy.of(name), now) for name in routes}
-        for name, watch in self._watches.items():
-            watch.apply(policy.of(name))
-        self._pool.apply(policy)
-        self._service.apply(policy)
+        self._bind()
         self.quiet &= frozenset(self._watches)
+
+    def tune(self, tuning: Tuning) -> None:
+        """Fire where *tuning* says from now on."""
+        self._tuning = tuning
+        self._bind()
+
+    def _bind(self) -> None:
+        for name, watch in self._watches.items():
+            watch.apply(self._tuned(self._policy.of(name), name))
+        whole = self._tuned(self._policy, SERVICE)
+        self._pool.apply(whole)
+        self._service.apply(whole)
+
+    def _tuned(self, policy: DetectPolicy, route: str) -> DetectPolicy:
+        offsets = self._tuning.offsets(route)
+        return replace(policy, offsets=offsets) if offsets else policy
 
     def inventory(self) -> tuple[Control, ...]:
         """Return one row for each detector of each route."""

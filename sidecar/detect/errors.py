@@ -9,7 +9,7 @@ Theory
 
 Tables
     baseline        tested against                     alternatives
-    cold            Beta(0.5, 99.5)                    only those of at least 50 %
+    cold            Beta(0.5, 99.5)                    only that of 98 %: about half of all must fail
     young           p0 of the baseline                 all five; the claim asks for at least 3 % and twice p̂ since the
                                                        onset, and stands while the last 30 s show 0.8 of that
     grown           p0 of the baseline                 all five
@@ -41,7 +41,7 @@ from sidecar.facts import Detector, Scope, Signal
 
 NEED_REQUESTS: Final = 300
 TESTS: Final = 2  # errors and latency may act; they share the route's budget of false alarms
-COLD_LEAST_RATIO: Final = 0.5
+COLD_LEAST_RATIO: Final = 0.6  # leaves the alternative of 98 %, whose score grows from 44 % failures on
 MATERIAL_SCORE: Final = 3.0  # above h
 MATERIAL_RATIO: Final = 0.05
 MATERIAL_FACTOR: Final = 10.0
@@ -206,6 +206,7 @@ class ErrorDetector:
         cold = self.baseline.warm_at is None
         # A cold baseline has no rate either; the smallest γ belongs to the short time that it stays cold.
         self.threshold = threshold(0.0 if cold else self.baseline.rate_per_s, TESTS, self._policy.sensitivity)
+        self.threshold += self._policy.offsets.get(Detector.ERRORS, 0.0)
         ratio = PRIOR_TESTED_RATIO if cold else self.baseline.tested_ratio
         self._mixture.aim(
             ratio,

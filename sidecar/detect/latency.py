@@ -283,6 +283,7 @@ class LatencyDetector:
     def _aim(self) -> None:
         baseline = self.baseline
         self.threshold = threshold(baseline.rate_per_s, TESTS, self._policy.sensitivity) + log(len(QUANTILES))
+        self.threshold += self._policy.offsets.get(Detector.LATENCY, 0.0)
         ratios = baseline.tested_ratios()
         for mixture, ratio, dispersion in zip(self._mixtures, ratios, baseline.dispersions, strict=True):
             mixture.aim(ratio, dispersion.value, cap(self.threshold))

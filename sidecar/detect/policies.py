@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any, Final
 
-from sidecar.facts import Mode
+from sidecar.facts import Detector, Mode
 
 
 class Sensitivity(StrEnum):
@@ -15,6 +16,9 @@ class Sensitivity(StrEnum):
     LOW = "low"
     NORMAL = "normal"
     HIGH = "high"
+
+
+_NOTHING: Final[Mapping[Any, Any]] = {}  # one for all: a policy is part of what a route costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class DetectPolicy:
         slo_error_ratio: Failures that the objective allows; a lasting shift above it never becomes normal by itself. Of
             all routes together: the strictest of theirs.
         slo_error_ratios: Of single routes, by name.
+        offsets: What verdicts taught (`tuning.py`): by detector, on top of its threshold.
     """
 
     mode: Mode = Mode.ENFORCE
@@ -41,8 +46,9 @@ class DetectPolicy:
     warmup_s: float = 60.0
     clear_after_s: float = 60.0
     slo_error_ratio: float = 0.001
-    sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
-    slo_error_ratios: Mapping[str, float] = field(default_factory=dict)
+    sensitivities: Mapping[str, Sensitivity] = field(default_factory=lambda: _NOTHING)
+    slo_error_ratios: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
+    offsets: Mapping[Detector, float] = field(default_factory=lambda: _NOTHING)
 
     def of(self, route: str) -> DetectPolicy:
         """Return how *route* is judged."""

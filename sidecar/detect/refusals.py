@@ -107,6 +107,7 @@ class RefusalsDetector:
         self.reference = posterior[0] / posterior[1]
         normal = max(sigmoid(logit(self.reference) + margin(posterior[0], self.reference)), FLOOR_RATIO)
         self.threshold = threshold(arrivals / BEFORE_S, TESTS, self._policy.sensitivity)
+        self.threshold += self._policy.offsets.get(Detector.REFUSALS, 0.0)
         self._mixture.reset()
         self._mixture.aim(normal, 1.0, cap(self.threshold))
 

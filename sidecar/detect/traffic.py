@@ -238,14 +238,15 @@ class TrafficDetector:
             score = self._silence_score() if mixture is self._lower else mixture.top
             if alarm.stands:
                 mixture.forget(elapsed_s, self._horizon_s)
-            elif alarm.state is State.NORMAL and score < TRIGGER_SUSPECT * self.threshold:
+            elif alarm.state is State.NORMAL and score < TRIGGER_SUSPECT * self._level_of(mixture):
                 continue
             self._step(alarm, mixture, score, at)
 
     def _step(self, alarm: Alarm, mixture: Mixture, score: float, at: float) -> None:
         stood = alarm.stands
         qualifies = self._still(mixture) if stood else self._qualifies(mixture)
-        turned = alarm.step(score, self.threshold, at, self._policy.clear_after_s, qualifies=qualifies, judged=True)
+        level = self._level_of(mixture)
+        turned = alarm.step(score, level, at, self._policy.clear_after_s, qualifies=qualifies, judged=True)
         if turned and stood:
             mixture.reset()
         elif turned:
@@ -283,7 +284,7 @@ class TrafficDetector:
             return 0.0
         quiet_s = self._at - self._quiet_since
         period_s = max(QUIET_PERIODS * self.forecast.dispersion.value / rate, LEAST_QUIET_S)
-        return max(self._lower.top, min(quiet_s / period_s, 1.5) * self.threshold)
+        return max(self._lower.top, min(quiet_s / period_s, 1.5) * self.level(Detector.SILENCE))
 
     def _rate(self, since_at: float) -> float:
         seconds, arrivals = self._recent.since(max(since_at, self._at - RECENT_S))
@@ -312,12 +313,19 @@ class TrafficDetector:
         cold, dispersion = self.forecast.warm_at is None, self.forecast.dispersion.value
         rate = 0.0 if cold else self.forecast.rate_per_s
         self.threshold = threshold(rate, TESTS, self._policy.sensitivity)
-        top = cap(self.threshold)
+        fewer, more = cap(self.level(Detector.SILENCE)), cap(self.level(Detector.SURGE))
         high = max(rate, LEAST_SURGE_PER_S)
         self._lower.weigh(
-            [log(r) / dispersion if r else _NEVER for r in LOWER], [(1 - r) * rate / dispersion for r in LOWER], top
+            [log(r) / dispersion if r else _NEVER for r in LOWER], [(1 - r) * rate / dispersion for r in LOWER], fewer
         )
-        self._higher.weigh([log(r) / dispersion for r in HIGHER], [(1 - r) * high / dispersion for r in HIGHER], top)
+        self._higher.weigh([log(r) / dispersion for r in HIGHER], [(1 - r) * high / dispersion for r in HIGHER], more)
+
+    def level(self, detector: Detector) -> float:
+        """Return where `surge` or `silence` fires."""
+        return self.threshold + self._policy.offsets.get(detector, 0.0)
+
+    def _level_of(self, mixture: Mixture) -> float:
+        return self.level(Detector.SURGE if mixture is self._higher else Detector.SILENCE)
 
     def signals(self, scope: Scope) -> list[Signal]:
         """Return the claims that stand."""
@@ -329,7 +337,7 @@ class TrafficDetector:
                 baseline=self.forecast.rate_per_s,
                 sample=round(self._recent.since(max(alarm.since_at, self._at - RECENT_S))[1]),
                 score=self.score(detector),
-                threshold=self.threshold,
+                threshold=self.level(detector),
                 since_at=alarm.since_at,
                 unit="per_s",
                 fading=alarm.fading,

@@ -128,8 +128,8 @@ class Watch:
         return {
             Detector.ERRORS: self.errors.score / self.errors.threshold,
             Detector.LATENCY: self.latency.score / self.latency.threshold,
-            Detector.SURGE: self.traffic.score(Detector.SURGE) / self.traffic.threshold,
-            Detector.SILENCE: self.traffic.score(Detector.SILENCE) / self.traffic.threshold,
+            Detector.SURGE: self.traffic.score(Detector.SURGE) / self.traffic.level(Detector.SURGE),
+            Detector.SILENCE: self.traffic.score(Detector.SILENCE) / self.traffic.level(Detector.SILENCE),
             Detector.REFUSALS: self.refusals.score / self.refusals.threshold,
             Detector.TRIP: float(self.trip.trips),
         }

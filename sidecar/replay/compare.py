@@ -18,7 +18,7 @@ from sidecar.config.policies import Compiled
 from sidecar.facts import Scope
 from sidecar.incident.words import rfc3339, unix_of
 from sidecar.replay.material import Material
-from sidecar.replay.player import Player
+from sidecar.replay.player import Learned, Player
 
 APART_S: Final = 300.0
 
@@ -60,9 +60,21 @@ class Outcome:
         return sum(self.refused.get(route, {}).values())
 
 
-def outcome(compiled: Compiled, material: Material, trouble: Sequence[tuple[float, float]] = ()) -> Outcome:
-    """Replay *material* under *compiled*; *trouble*: (from, until) of the incidents that are known."""
-    player = Player(compiled, trouble=trouble)
+def outcome(
+    compiled: Compiled,
+    material: Material,
+    trouble: Sequence[tuple[float, float]] = (),
+    learned: Learned | None = None,
+) -> Outcome:
+    """
+    Replay *material* under *compiled*.
+
+    Args:
+        compiled, material: See there.
+        trouble: (from, until) of the incidents that are known.
+        learned: What verdicts taught.
+    """
+    player = Player(compiled, trouble=trouble, learned=learned)
     for second in material.seconds():
         player.second(second)
     return Outcome(

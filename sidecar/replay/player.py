@@ -32,6 +32,7 @@ from typing import Any, Final
 from sidecar.config.policies import Compiled, Match, RouteRule
 from sidecar.controller.effects import AppendEvent, Effect, PutVersion, SetDirectives
 from sidecar.controller.engine import Engine
+from sidecar.detect.tuning import Key, Tuning
 from sidecar.facts import Directive, Moment, RouteSecond, Scope, ScopeKind, Signal
 from sidecar.guard.breaker import TripEvent
 from sidecar.link.frames import Trip
@@ -45,7 +46,15 @@ KINDS: Final = {
     "isolation.ended": "release",
     "isolation.withheld": "propose",
 }
-_Key = tuple[str, str]
+_Heard = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What verdicts have taught the detectors of the sidecar that is replayed: their thresholds, and whom nobody hears."""
+
+    tuning: Tuning = field(default_factory=Tuning)
+    demoted: frozenset[Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,7 @@ class Player:
         compiled: The config to replay under.
         tell: Told of routes that the config does not know.
         trouble: (from, until) of incidents that are known, in Unix seconds.
+        learned: What verdicts taught; nothing by default.
 
     Attributes:
         tolls: By route, what it came to so far.
@@ -116,13 +126,15 @@ class Player:
         compiled: Compiled,
         tell: Callable[[str], None] = lambda _: None,
         trouble: Sequence[tuple[float, float]] = (),
+        learned: Learned | None = None,
     ) -> None:
+        self._learned = learned or Learned()
         self._trouble = tuple(trouble)
         self._compiled = compiled
         self._tell = tell
         self._engine: Engine | None = None
         self._guards: Guards | None = None
-        self._sounding: dict[_Key, tuple[Signal, str, float]] = {}
+        self._sounding: dict[_Heard, tuple[Signal, str, float]] = {}
         self._directives: tuple[Directive, ...] = ()
         self.tolls: dict[str, Toll] = {}
         self.seconds = 0
@@ -169,6 +181,7 @@ class Player:
         if self._engine is None or self._guards is None:
             start = Moment(second.t - 1.0, second.t - 1.0)
             self._engine = Engine(self._compiled, seed="", now=start)
+            self._engine.tutor.start(self._learned.tuning, self._learned.demoted, start.unix)
             self._guards = Guards(self._compiled, start.at)
             self._engine.configured(_VERSION, self._compiled, (), start)
         elif new:

@@ -13,10 +13,15 @@ from sidecar.controller.commands import (
     ClearOverride,
     CloseBreaker,
     Command,
+    Demote,
     Done,
+    Missed,
+    Promote,
     Rejected,
     RejectedKind,
     SetOverride,
+    Teaching,
+    Tune,
 )
 from sidecar.controller.ports import ConfigRefused, Document, Page, Unavailable
 from sidecar.link.frames import Tap
@@ -83,7 +88,7 @@ class MemoryControl:
     """Answers from literal documents; remembers commands; keeps overrides and one config version's number."""
 
     def __init__(self) -> None:
-        self.commands: list[Command] = []
+        self.commands: list[Command | Teaching] = []
         self.tapes = MemoryTapes()
         self.learning = MemoryProposals()
         self.taps = MemoryTaps()
@@ -134,7 +139,7 @@ class MemoryControl:
     def overrides(self) -> Sequence[Document]:
         return list(self.set_overrides.values())
 
-    async def command(self, command: Command) -> Done | Rejected:
+    async def command(self, command: Command | Teaching) -> Done | Rejected:
         self.commands.append(command)
         match command:
             case SetOverride():
@@ -149,6 +154,12 @@ class MemoryControl:
                 if ended is None:
                     return Rejected(RejectedKind.NOT_FOUND, f"no override on {command.scope}", "see override list")
                 return Done(ended)
+            case Promote() | Demote() | Missed():
+                if command.control != d.RECORD["control"]:
+                    return Rejected(RejectedKind.NOT_FOUND, f"there is no control '{command.control}'", "see control list")
+                return Done({"items": [d.RECORD]})
+            case Tune():
+                return Rejected(RejectedKind.CONFLICT, "nobody asks for that", "")
             case CloseBreaker():
                 return Done({"route": command.route, "breaker": "closed"})
             case _:

@@ -223,3 +223,12 @@ PROPOSAL: dict[str, Any] = {
     "changes": [{"path": "routes.checkout.detect.sensitivity", "old": None, "new": "high"}],
     "effect": {"sooner_s": 7.0, "hidden": 0, "added": 0, "requests": 86400, "refused": 0, "over_s": 86400.0},
 }  # fmt: skip
+
+RECORD: dict[str, Any] = {
+    "control": "detect.errors:checkout", "route": "checkout", "detector": "errors", "offset": 0.9,
+    "record": {
+        "confirmed": 1, "false_positive": 1, "benign": 0, "precision": 0.5, "delay_s": 3.0, "pages": 2,
+        "falsely_refused_s": 40.0, "demoted": None,
+        "last": [{"incident": 12, "verdict": "confirmed", "time": "2026-01-05T12:00:00Z"}],
+    },
+}  # fmt: skip

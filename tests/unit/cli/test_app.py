@@ -22,7 +22,7 @@ VERBS = {
     "config show", "config validate", "config diff", "config apply", "config confirm", "config history",
     "config rollback", "config schema",
     "proposal list", "proposal show", "proposal apply", "proposal dismiss",
-    "audit list", "audit verify", "control list", "notify test", "breaker reset",
+    "audit list", "audit verify", "control list", "control promote", "control demote", "control missed", "notify test", "breaker reset",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from sidecar.controller.ports import ConfigRefused
 from sidecar.controller.replaying import Replays
 from sidecar.controller.rollout import Rollout
 from sidecar.controller.starting import Source
+from sidecar.replay.player import Learned
 from sidecar.replay.reel import Reel
 
 TEXT = "routes: [{name: checkout, match: {path: /**}, limit: {rate: 100/s}}]\n"
@@ -47,7 +48,7 @@ class Bench:
         source = Source(state / "sidecar.yaml", {}, {"--upstream": "http://127.0.0.1:9"})
         self.configuring = Configuring(source, self.journal, lambda active, changes: None)
         replays = Replays(self.journal, Reel(), lambda: 0.0)
-        self.learning = Learning(self.configuring, replays, self.put, self.none)
+        self.learning = Learning(self.configuring, replays, self.put, self.none, Learned, lambda step: None)
 
     def put(self, writes: Sequence[Write]) -> None:
         self.written += writes

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.controller.studying import Study, study
+from sidecar.controller.studying import Lesson, Study, study
+from sidecar.facts import Detector
 from sidecar.incident.words import rfc3339
 from sidecar.replay.compare import outcome
 from sidecar.replay.material import Material
@@ -38,7 +39,7 @@ def studied(
         player.second(second)
     past = [row | {"verdict": verdict} for row in player.incidents()]
     incident = past[0] | {"resolved_time": past[0]["resolved_time"] or rfc3339(START + 600)} | more
-    return study(Study(material, incident, past, text, {}, {"--upstream": "http://127.0.0.1:9"}))
+    return list(study(Study(material, incident, past, text, {}, {"--upstream": "http://127.0.0.1:9"})).proposals)
 
 
 def test_a_slow_burn_asks_for_more_sensitivity() -> None:
@@ -80,7 +81,9 @@ def test_a_confirmed_incident_is_never_hidden() -> None:
     incident = player.incidents()[0] | {"verdict": "false_positive", "resolved_time": rfc3339(START + 600)}
     confirmed = incident | {"verdict": "confirmed"}
     made = study(Study(material, incident, [confirmed], BARE, {}, {"--upstream": "http://127.0.0.1:9"}))
-    assert [row for row in made if row["kind"] == "threshold"] == []
+    assert [row for row in made.proposals if row["kind"] == "threshold"] == []
+    (step,) = made.steps
+    assert (step.route, step.detector, step.hidden, step.hides_confirmed) == ("checkout", Detector.ERRORS, 1, 1)
 
 
 def test_one_client_that_asks_too_much_asks_for_a_limit() -> None:
@@ -134,4 +137,4 @@ def test_without_history_or_config_nothing_is_proposed(text: str) -> None:
     """
     An empty history and a text that no longer loads teach nothing.
     """
-    assert study(Study(Material(), {}, [], text, {}, {})) == []
+    assert study(Study(Material(), {}, [], text, {}, {})) == Lesson()

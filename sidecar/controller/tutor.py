@@ -1,0 +1,259 @@
+"""
+What people's verdicts do to the detectors: thresholds, scorecards, demotions.
+
+Theory
+    Everything that a verdict changes is keyed by (route, detector): whom the incident's claims came from. A confirmation
+    moves its threshold down at once. A false positive first lifts what counts as material, and moves the threshold up
+    only after the stored history was replayed with it (`learning.py` asks for that, and comes back with `Tune`): a step
+    that would have hidden a confirmed incident is not taken. A detector whose precision falls below one half is demoted:
+    what it hears is counted and neither raises nor isolates, until a person promotes it.
+
+What can go wrong
+    A verdict is changed: its old step is taken back first. A control that is no detector has its mode from the config:
+    promoting it is a conflict that says which setting to change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from sidecar.controller.book import Book
+from sidecar.controller.commands import Demote, Done, Missed, Promote, Rejected, RejectedKind, Tune
+from sidecar.controller.effects import PutMark
+from sidecar.decide.lease import AUTOMATION
+from sidecar.decide.policy import Case
+from sidecar.detect.bank import Bank
+from sidecar.detect.tuning import SERVICE, STEPS, Key, Tuning
+from sidecar.facts import Detector, Moment, Scope, ScopeKind, Signal
+from sidecar.incident.lifecycle import Claim, Incident, Verdict
+from sidecar.incident.scorecard import Judgement, Scorecard
+
+MARK_TUNING: Final = "engine.tuning"
+MARK_SCORECARDS: Final = "engine.scorecards"
+PREFIX: Final = "detect."
+SERVICE_WORD: Final = "service"
+
+
+def key_of(signal: Signal) -> Key:
+    """Return whose claim it is: the route's detector, or the service's."""
+    wide = signal.scope.kind in (ScopeKind.SERVICE, ScopeKind.ENDPOINT)
+    return (SERVICE if wide else signal.scope.name), signal.detector
+
+
+class Tutor:
+    """
+    Keeps tuning and scorecards.
+
+    Args:
+        book: Where changes are stored and told.
+        bank: Whose thresholds move.
+
+    Attributes:
+        tuning: In force.
+        cards: By (route, detector).
+    """
+
+    def __init__(self, book: Book, bank: Bank) -> None:
+        self._book = book
+        self._bank = bank
+        self._heard: frozenset[Key] = frozenset()
+        self.tuning = Tuning()
+        self.cards: dict[Key, Scorecard] = {}
+
+    def __repr__(self) -> str:
+        return f"<Tutor {len(self.cards)} scorecards, {len(self.demoted)} demoted>"
+
+    @property
+    def demoted(self) -> frozenset[Key]:
+        """Return whom nobody listens to now."""
+        return frozenset(key for key, card in self.cards.items() if card.demoted is not None)
+
+    def start(self, tuning: Tuning, demoted: Collection[Key] = (), unix: float = 0.0) -> None:
+        """Begin with what was learnt elsewhere: for a replay."""
+        self.tuning = tuning
+        self._bank.tune(tuning)
+        self.cards = {key: Scorecard().demote(unix, AUTOMATION) for key in demoted}
+
+    def restore(self, marks: Mapping[str, str]) -> None:
+        """Take up what the store kept."""
+        if MARK_TUNING in marks:
+            self.tuning = Tuning.from_json(json.loads(marks[MARK_TUNING]))
+            self._bank.tune(self.tuning)
+        for route, name, row in json.loads(marks.get(MARK_SCORECARDS, "[]")):
+            self.cards[route, Detector(name)] = Scorecard.from_json(row)
+
+    # --- every second -----------------------------------------------------------------------------------------------
+
+    def audible(self, signals: Sequence[Signal]) -> tuple[Signal, ...]:
+        """Return the signals that are listened to; the others go on the shadow record."""
+        demoted = self.demoted
+        if not demoted:
+            return tuple(signals)
+        heard = {key for signal in signals if (key := key_of(signal)) in demoted}
+        for key in heard:
+            self.cards[key] = self.cards[key].shadow(began=key not in self._heard)
+        self._heard = frozenset(heard)
+        return tuple(signal for signal in signals if key_of(signal) not in demoted)
+
+    def weighed(self, case: Case) -> Case:
+        """Return *case* without the materiality of effects that a person called false before."""
+        if not self.tuning.floors:
+            return case
+        return replace(case, signals=tuple(self._weighed(signal) for signal in case.signals))
+
+    def _weighed(self, signal: Signal) -> Signal:
+        small = signal.value <= self.tuning.floors.get(key_of(signal), -1.0)
+        return replace(signal, material=False) if small and not signal.severe else signal
+
+    # --- verdicts ---------------------------------------------------------------------------------------------------
+
+    def judged(self, incident: Incident, now: Moment) -> None:
+        """Take what a person said of *incident*."""
+        said = incident.verdict
+        if said is Verdict.PENDING:
+            return
+        for key, claim in {key_of(claim.signal): claim for claim in incident.claims}.items():
+            card = self.cards.get(key, Scorecard())
+            old = card.of(incident.id)
+            if old is not None and old.verdict == said.value:
+                continue
+            if old is not None and old.step:
+                self.tuning = self.tuning.moved(*key, -old.step)
+            step = STEPS["confirmed"] if said is Verdict.CONFIRMED else 0.0
+            self.tuning = self.tuning.moved(*key, step) if step else self.tuning
+            self._weigh(key, claim, said)
+            row = Judgement(incident.id, said.value, now.unix, *self._cost(incident, now), step)
+            self.cards[key] = card.judge(row)
+            self._look(key, now)
+        self._store()
+
+    def _weigh(self, key: Key, claim: Claim, said: Verdict) -> None:
+        if said is Verdict.FALSE_POSITIVE:
+            self.tuning = self.tuning.lifted(*key, claim.worst.value)
+        elif said is Verdict.CONFIRMED:
+            self.tuning = self.tuning.lowered(*key)
+
+    def _cost(self, incident: Incident, now: Moment) -> tuple[float, int, float]:
+        isolations = [self._book.isolations[name] for name in incident.isolations if name in self._book.isolations]
+        refused_s = sum((i.ended or now).at - i.started.at for i in isolations)
+        return incident.opened.at - incident.onset.at, self._book.pages[incident.id], max(refused_s, 0.0)
+
+    def _look(self, key: Key, now: Moment) -> None:
+        card = self.cards[key]
+        if card.demoted is None and card.too_often_wrong:
+            self._demote(key, AUTOMATION, now)
+
+    def _demote(self, key: Key, by: str, now: Moment) -> None:
+        self.cards[key] = self.cards.get(key, Scorecard()).demote(now.unix, by)
+        body = {"control": name_of(key), "why": self.cards[key].words()}
+        self._book.event("control.demoted", now, author=by, scope=_scope(key), body=body)
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def carry_out(
+        self, command: Promote | Demote | Missed | Tune, routes: Collection[str], now: Moment
+    ) -> Done | Rejected:
+        """Do what a person, or the replay of history, asks."""
+        if isinstance(command, Tune):
+            return self._tune(command, now)
+        keys = self._keys(command.control, routes)
+        if isinstance(keys, Rejected):
+            return keys
+        for key in keys:
+            match command:
+                case Promote():
+                    card = self.cards.get(key, Scorecard())
+                    shadow = card.document()["demoted"]
+                    self.cards[key] = card.promote(now.unix)
+                    body = {"control": name_of(key), "shadow": shadow, "reason": command.reason}
+                    self._book.event("control.promoted", now, author=command.author, scope=_scope(key), body=body)
+                case Demote():
+                    self._demote(key, command.author, now)
+                case Missed():
+                    self.tuning = self.tuning.moved(*key, STEPS["missed"])
+                    body = {"control": name_of(key), "reason": command.reason}
+                    self._book.event("verdict.missed", now, author=command.author, scope=_scope(key), body=body)
+        self._store()
+        return Done({"items": [self.document(key) for key in keys]})
+
+    def _keys(self, control: str, routes: Collection[str]) -> list[Key] | Rejected:
+        name, _, route = control.partition(":")
+        hint = "`sidecar control list` shows the controls; name one as detect.errors:ROUTE"
+        if not name.startswith(PREFIX):
+            section = "routes.ROUTE." + name.removesuffix(".route").removesuffix(".per_client")
+            return Rejected(
+                RejectedKind.CONFLICT, f"the mode of {name} comes from the config", f"set {section}.mode and apply it"
+            )
+        try:
+            detector = Detector(name.removeprefix(PREFIX))
+        except ValueError:
+            return Rejected(RejectedKind.NOT_FOUND, f"there is no control '{name}'", hint)
+        if route and route != SERVICE_WORD and route not in routes:
+            return Rejected(
+                RejectedKind.NOT_FOUND, f"there is no route '{route}'", f"the routes are {', '.join(routes)}"
+            )
+        if route:
+            return [(SERVICE if route == SERVICE_WORD and route not in routes else route, detector)]
+        return [(each, detector) for each in routes]
+
+    def _tune(self, command: Tune, now: Moment) -> Done | Rejected:
+        key = (command.route, command.detector)
+        card = self.cards.get(key, Scorecard())
+        old = card.of(command.incident)
+        if old is None or old.verdict != Verdict.FALSE_POSITIVE.value or old.step:
+            return Rejected(RejectedKind.CONFLICT, "the verdict has changed meanwhile", "nothing to do")
+        body = {"control": name_of(key), "hidden": command.hidden}
+        if command.hides_confirmed:
+            body["because"] = f"it would have hidden {command.hides_confirmed} confirmed"
+            self._book.event("detect.tuning_withheld", now, incident=command.incident, scope=_scope(key), body=body)
+        else:
+            self.tuning = self.tuning.moved(*key, STEPS["false_positive"])
+            self.cards[key] = card.judge(replace(old, step=STEPS["false_positive"]))
+            body["offset"] = round(self.tuning.offset(*key), 3)
+            self._book.event("detect.tuned", now, incident=command.incident, scope=_scope(key), body=body)
+            self._store()
+        return Done(self.document(key))
+
+    # --- storing and showing --------------------------------------------------------------------------------------------
+
+    def restate(self) -> None:
+        """Store everything anew."""
+        self._store()
+
+    def _store(self) -> None:
+        self._bank.tune(self.tuning)
+        rows = [[route, detector.value, card.to_json()] for (route, detector), card in sorted(self.cards.items())]
+        self._book.emit(PutMark(MARK_TUNING, json.dumps(self.tuning.to_json(), separators=(",", ":"))))
+        self._book.emit(PutMark(MARK_SCORECARDS, json.dumps(rows, separators=(",", ":"))))
+
+    def document(self, key: Key) -> dict[str, Any]:
+        """Return one scorecard in its public shape."""
+        card = self.cards.get(key, Scorecard())
+        state = {"control": name_of(key), "route": key[0] or SERVICE_WORD, "detector": key[1].value}
+        return {**state, "offset": round(self.tuning.offset(*key), 3), "record": card.document()}
+
+    def annotate(self, controls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the inventory with each detector's record, and with those that are demoted as observing."""
+        return [self._annotated(row) if row["name"].startswith(PREFIX) else row for row in controls]
+
+    def _annotated(self, row: dict[str, Any]) -> dict[str, Any]:
+        key = (row["route"], Detector(row["name"].removeprefix(PREFIX)))
+        found = self.document(key)
+        card = self.cards.get(key)
+        shown = row | {"id": name_of(key), "offset": found["offset"], "record": found["record"]}
+        if card is None or card.demoted is None or row["state"] == "off":
+            return shown
+        hint = f"; back with: sidecar control promote {name_of(key)}"
+        return shown | {"state": "observe", "why": card.words() + hint}
+
+
+def name_of(key: Key) -> str:
+    """Return how a person names it: `detect.errors:checkout`."""
+    return f"{PREFIX}{key[1].value}:{key[0] or SERVICE_WORD}"
+
+
+def _scope(key: Key) -> Scope:
+    return Scope.route(key[0]) if key[0] else Scope.service()
