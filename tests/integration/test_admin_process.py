@@ -81,7 +81,8 @@ def decision(sidecar: Running) -> str:
     return name
 
 
-READS = [call for call in CALLS if call.method == "GET" and call.schema]
+# No proposal can exist on a sidecar that is minutes old: tests/integration/test_learning*.py has one of its own.
+READS = [call for call in CALLS if call.method == "GET" and call.schema and call.path != "/proposals/{id}"]
 
 
 @pytest.mark.parametrize("call", READS, ids=openapi.operation_id)
@@ -161,6 +162,7 @@ def test_secret_header_values_are_nowhere(sidecar: Running) -> None:
     assert not any(b"v3ry-secret" in file.read_bytes() for file in sidecar.state.rglob("*") if file.is_file())
 
 
+@pytest.mark.timeout(400)  # some thousand requests, on machines of any speed
 async def test_generated_requests(tmp_path: Path) -> None:
     """Whatever is sent to a live sidecar: no 5xx, no undocumented status, no answer outside its schema."""
     with running(tmp_path, "http://127.0.0.1:9", MORE) as made:
