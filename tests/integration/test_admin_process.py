@@ -81,7 +81,7 @@ def decision(sidecar: Running) -> str:
     return name
 
 
-# No proposal can exist on a sidecar that is minutes old: tests/integration/test_learning*.py has one of its own.
+# No proposal can exist on a sidecar that is minutes old: test_learning_live.py waits for one.
 READS = [call for call in CALLS if call.method == "GET" and call.schema and call.path != "/proposals/{id}"]
 
 
