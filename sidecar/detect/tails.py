@@ -1,0 +1,176 @@
+"""
+How rare is this value? Upper tails of several streams, estimated as they pass, in constant memory.
+
+Theory
+    Peaks over threshold. The level u is the value that 1 % of the past exceeded; what lies above it is taken to fall off
+    as a power of the value, that is exponentially in its logarithm (Hill):
+
+        P(V > v) = 0.01 · exp(−(log₂ v − log₂ u) / m)      rarity = −log₁₀ P = 2 + (log₂ v − log₂ u) / (m · ln 10)
+
+    m is the mean excess in octaves, pulled towards an eighth of an octave with the weight of 40 peaks, which is what the
+    memory of 4,000 values holds of them: a tail must show often that it is heavy. Values that nobody ever saw thus get
+    a finite rarity, on one scale for all streams, whatever their unit: so streams can be compared, and one threshold
+    serves them all. Values that stay below u have rarity 0.
+
+    The past is a histogram of log₂ v in eighths of an octave that forgets at 1/4,000 a value. Only 12 octaves around u
+    are kept; they move with it. What lies below them counts as their lowest bin, what lies above as their highest.
+
+Tables
+    LEVEL_RATIO 1 %       MEMORY 4,000 values      WARMUP 144 values, before which nothing is rare
+    BINS 96 a stream      FIT_EVERY 8 values: when a stream's u and m are found anew
+
+What can go wrong
+    A stream that was 0 for more than 99 % of the time has no level but "more than 0": its first value ever seen is then as
+    rare as its height above the lowest bin tells, which is very rare. That is meant.
+
+Source: Pickands 1975; Siffer et al., Anomaly detection in streams with extreme value theory, 2017 (with a histogram in
+place of their optimiser); Hill 1975.
+"""
+
+from __future__ import annotations
+
+from array import array
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from math import log, log2, log10
+from typing import Any, Final
+
+from sidecar.detect.keep import Document
+
+LEVEL_RATIO: Final = 0.01
+MEMORY: Final = 4000.0
+WARMUP: Final = 144
+PRIOR_PEAKS: Final = 40.0
+PRIOR_OCTAVES: Final = 0.125
+BINS: Final = 96
+PER_OCTAVE: Final = 8
+FIT_EVERY: Final = 8
+
+_LN10: Final = log(10.0)
+_AT_LEVEL: Final = -log10(LEVEL_RATIO)
+_OFFSET: Final = 40 * PER_OCTAVE  # bin 0 lies at 2^-40; all places are counted from there
+_LEAST: Final = 2.0**-40
+_LOW: Final = 16  # where the level may lie in its bins …
+_HIGH: Final = 48
+_HOME: Final = 32  # … and where it is moved to
+_HEAVIEST: Final = 1e6  # of one value; then all are made lighter, so that sums stay exact enough for 32 bits
+
+
+class Tails:
+    """
+    The upper tails of *count* streams that are observed together.
+
+    Attributes:
+        seen: Values so far, of each stream.
+    """
+
+    __slots__ = (
+        "_anchors",
+        "_bins",
+        "_count",
+        "_growth",
+        "_levels",
+        "_prior",
+        "_slopes",
+        "_tops",
+        "_total",
+        "_weight",
+        "seen",
+    )
+
+    def __init__(self, count: int, *, memory: float = MEMORY, prior_peaks: float = PRIOR_PEAKS) -> None:
+        self._count = count
+        self._growth = 1.0 / (1.0 - 1.0 / memory)
+        self._prior = prior_peaks
+        self._bins = array("f", bytes(4 * count * BINS))
+        self._anchors = [0] * count  # the place of each stream's lowest bin
+        self._tops = [0] * count  # the highest bin of each stream that holds anything
+        self._levels = [float("inf")] * count  # u, as a place
+        self._slopes = [0.0] * count  # rarity a place
+        self._weight = 1.0
+        self._total = 0.0
+        self.seen = 0
+
+    def __repr__(self) -> str:
+        return f"<Tails of {self._count} after {self.seen}>"
+
+    def observe(self, values: Sequence[float]) -> list[float]:
+        """Return the rarity of each stream's next value, then learn it; none is negative."""
+        bins, anchors, tops, weight = self._bins, self._anchors, self._tops, self._weight
+        levels, slopes = self._levels, self._slopes
+        rarities = []
+        for k, value in enumerate(values):
+            if (self.seen + k) % FIT_EVERY == 0:
+                self._fit(k)
+            place = PER_OCTAVE * log2(value) + _OFFSET if value > _LEAST else 0.0
+            excess = place - levels[k]
+            rarities.append(_AT_LEVEL + excess * slopes[k] if excess > 0 else 0.0)
+            j = int(place) - anchors[k]
+            if j > tops[k]:
+                if j >= BINS and self.seen < WARMUP:  # where the stream lies is not known yet
+                    self._move(k, j - _HOME)
+                    j = _HOME
+                tops[k] = j = min(j, BINS - 1)
+            bins[k * BINS + max(j, 0)] += weight
+        self._total += weight
+        self._weight = weight * self._growth
+        self.seen += 1
+        if self._weight > _HEAVIEST:
+            self._lighten()
+        return rarities if self.seen > WARMUP else [0.0] * self._count
+
+    def _fit(self, k: int) -> None:
+        """Find the level and the mean excess of stream *k* anew, and keep its bins around the level."""
+        start = k * BINS
+        most = LEVEL_RATIO * self._total
+        above = moment = 0.0
+        j = self._tops[k]
+        while j > 0:
+            held = self._bins[start + j]
+            if above + held > most:
+                break
+            above += held
+            moment += held * j
+            j -= 1
+        excess = moment - above * j  # both ends in the middle of their bins
+        peaks = above / self._weight
+        octaves = (excess / self._weight / PER_OCTAVE + self._prior * PRIOR_OCTAVES) / (peaks + self._prior)
+        self._slopes[k] = 1.0 / (max(octaves, PRIOR_OCTAVES) * PER_OCTAVE * _LN10)
+        self._levels[k] = self._anchors[k] + j + 0.5
+        if (j < _LOW and self._anchors[k] > 0) or j > _HIGH:
+            self._move(k, j - _HOME)
+
+    def _move(self, k: int, by: int) -> None:
+        """Let the bins of stream *k* begin *by* places higher, or lower; what is in the lowest one stays there."""
+        by = max(by, -self._anchors[k])
+        old = self._bins[k * BINS : (k + 1) * BINS]
+        new = array("f", bytes(4 * BINS))
+        for j, held in enumerate(old):
+            new[min(max(j - by, 0), BINS - 1) if j else 0] += held
+        self._bins[k * BINS : (k + 1) * BINS] = new
+        self._anchors[k] += by
+        self._tops[k] = min(max(self._tops[k] - by, 0), BINS - 1)
+
+    def _lighten(self) -> None:
+        for i, held in enumerate(self._bins):
+            self._bins[i] = held / self._weight
+        self._total /= self._weight
+        self._weight = 1.0
+
+    def snapshot(self) -> Document:
+        """Return the memory as a JSON object."""
+        self._lighten()
+        return {"seen": self.seen, "total": self._total, "anchors": list(self._anchors),
+                "bins": b64encode(self._bins.tobytes()).decode()}  # fmt: skip
+
+    def restore(self, document: Mapping[str, Any]) -> None:
+        """Put back what `snapshot` returned; a document of another shape is a ValueError."""
+        bins = array("f", b64decode(document["bins"], validate=True))
+        anchors = [int(place) for place in document["anchors"]]
+        if len(bins) != self._count * BINS or len(anchors) != self._count:
+            raise ValueError(f"{len(bins)} bins for {self._count} streams")
+        self._bins, self._anchors = bins, anchors
+        self._tops = [BINS - 1] * self._count
+        self._weight, self._total, self.seen = 1.0, float(document["total"]), int(document["seen"])
+        for k in range(self._count):
+            self._fit(k)

@@ -1,0 +1,99 @@
+"""The day's profile and the custom of its hours."""
+
+import json
+
+import pytest
+
+from sidecar.detect.season import DAY_S, LEAST_VALUES, Custom, Profile
+
+HOUR_S = 3600.0
+
+
+def test_an_unknown_hour_is_expected_to_be_as_the_long_run() -> None:
+    """
+    Before a slot has two values the long-run mean is expected.
+    """
+    profile = Profile()
+    for _ in range(LEAST_VALUES):
+        profile.observe(0.0, 10.0)
+
+    assert profile.expected(12 * HOUR_S) == 10.0
+
+
+def test_the_profile_learns_what_each_hour_is_like() -> None:
+    """
+    After some days the residual of a daily rhythm is 0.
+    """
+    profile = Profile()
+    for day in range(5):
+        for hour in range(24):
+            profile.observe(day * DAY_S + hour * HOUR_S, float(hour))
+
+    residuals = [profile.observe(5 * DAY_S + hour * HOUR_S, float(hour)) for hour in range(24)]
+
+    assert residuals == pytest.approx([0.0] * 24)
+
+
+def test_what_is_rare_for_the_first_time_is_news() -> None:
+    """
+    A rarity that the hour never showed is news, and 0 never is.
+    """
+    custom = Custom()
+
+    assert custom.observe(0.0, 3.0)
+    assert not custom.observe(0.0, 0.0)
+
+
+def test_what_comes_at_the_same_time_every_day_is_news_three_times() -> None:
+    """
+    A daily peak is news for three days, then it is the custom; a rarer one is news again.
+    """
+    custom = Custom()
+    told = []
+    for day in range(6):
+        for hour in range(24):
+            news = custom.observe(day * DAY_S + hour * HOUR_S, 3.0 if hour == 2 else 0.0)
+            told += [news] if hour == 2 else []
+
+    assert told == [True, True, True, False, False, False]
+    assert custom.observe(6 * DAY_S + 2 * HOUR_S, 4.0)
+
+
+def test_a_custom_is_forgotten_in_three_days() -> None:
+    """
+    When three of the last five visits did not show it, it is news again.
+    """
+    custom = Custom()
+    for day in range(8):
+        for hour in range(24):
+            custom.observe(day * DAY_S + hour * HOUR_S, 3.0 if hour == 2 and day < 5 else 0.0)
+
+    assert custom.observe(8 * DAY_S + 2 * HOUR_S, 3.0)
+
+
+def test_snapshots_go_on_as_if_nothing_happened() -> None:
+    """
+    Snapshot, JSON and restore keep the profile and the custom.
+    """
+    profile, custom = Profile(), Custom()
+    for day in range(4):
+        for hour in range(24):
+            profile.observe(day * DAY_S + hour * HOUR_S, float(hour))
+            custom.observe(day * DAY_S + hour * HOUR_S, 3.0 if hour == 2 else 0.0)
+
+    other_profile, other_custom = Profile(), Custom()
+    other_profile.restore(json.loads(json.dumps(profile.snapshot())))
+    other_custom.restore(json.loads(json.dumps(custom.snapshot())))
+
+    assert other_profile.expected(7 * HOUR_S) == profile.expected(7 * HOUR_S)
+    assert not other_custom.observe(4 * DAY_S + 2 * HOUR_S, 3.0)
+
+
+def test_documents_of_another_shape_are_refused() -> None:
+    """
+    A profile or custom with another number of slots is a ValueError.
+    """
+    with pytest.raises(ValueError, match="1 slots instead of 48"):
+        Profile().restore({"seen": 1, "long_run": 0.0, "means": [1.0], "counts": [1]})
+    with pytest.raises(ValueError, match="visits instead of 480"):
+        Custom().restore({**Custom().snapshot(), "shown": "AAAA"})
