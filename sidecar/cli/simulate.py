@@ -19,6 +19,7 @@ from sidecar.cli.session import Session
 if TYPE_CHECKING:
     from sidecar.config.policies import Compiled
     from sidecar.replay.player import Event
+    from sidecar.replay.series import Row
 
 NO_UPSTREAM: Final = "http://127.0.0.1:9"  # a replay asks nobody; a config without an upstream may be replayed too
 
@@ -31,6 +32,9 @@ def simulate(
     config_file: Annotated[
         Path | None, typer.Option("-c", "--config", help="The configuration to replay under; the defaults without it.")
     ] = None,
+    series: Annotated[
+        Path | None, typer.Option("--series", help="A CSV of timestamp,value: run the slow path over it.")
+    ] = None,
     record: Annotated[Path | None, typer.Option("--record", help="Write a tape of the running sidecar here.")] = None,
     duration: Annotated[str, typer.Option("--for", help="How long to record, as 10m.")] = "10m",
     past: Annotated[
@@ -42,14 +46,16 @@ def simulate(
 
     The same tape and configuration give the same bytes.
     """
-    if sum(given is not None for given in (tape, record)) != 1:
+    if sum(given is not None for given in (tape, series, record)) != 1:
         raise Failure(
             Exit.USAGE,
-            "give either TAPE or --record FILE",
+            "give one of TAPE, --series FILE.csv and --record FILE",
             "sidecar simulate tape.jsonl -c config/sidecar.yaml -o json",
         )
     if record is not None:
         recording.record(session, record, duration, past)
+    elif series is not None:
+        _slow_path(session, series)
     elif tape is not None:
         _replay(session, tape, config_file)
 
@@ -76,6 +82,22 @@ def _replay(session: Session, tape: Path, config_file: Path | None) -> None:
     out.flush()
 
 
+def _slow_path(session: Session, file: Path) -> None:
+    from sidecar.replay.series import SeriesError, rows  # noqa: PLC0415  as above
+
+    out = session.console.file
+    with _opened(file) as lines:
+        try:
+            for row in rows(lines):
+                out.write(f"{row.to_json()}\n" if session.wants_json else _table_row(row))
+        except SeriesError as error:
+            out.flush()
+            raise Failure(Exit.USAGE, f"{file}: {error}", error.hint) from error
+        except UnicodeDecodeError as error:
+            raise Failure(Exit.USAGE, f"{file} is no UTF-8: byte {error.start}", "save it as UTF-8") from error
+    out.flush()
+
+
 def _json_line(event: Event) -> str:
     return event.to_json() + "\n"
 
@@ -83,6 +105,10 @@ def _json_line(event: Event) -> str:
 def _table_line(event: Event) -> str:
     facts = ", ".join(f"{name} {_short(value)}" for name, value in event.detail.items() if value not in (None, ""))
     return f"{event.t:>12g}  {event.event:<8} {event.detector:<9} {event.score:>8.2f}  {event.scope}  {facts}\n"
+
+
+def _table_row(row: Row) -> str:
+    return f"{row.row:>8}  {row.score:.4f}{'  alarm' if row.alarm else ''}\n"
 
 
 def _short(value: Any) -> str:
