@@ -156,7 +156,9 @@ class MemoryControl:
                 return Done(ended)
             case Promote() | Demote() | Missed():
                 if command.control != d.RECORD["control"]:
-                    return Rejected(RejectedKind.NOT_FOUND, f"there is no control '{command.control}'", "see control list")
+                    return Rejected(
+                        RejectedKind.NOT_FOUND, f"there is no control '{command.control}'", "see control list"
+                    )
                 return Done({"items": [d.RECORD]})
             case Tune():
                 return Rejected(RejectedKind.CONFLICT, "nobody asks for that", "")
