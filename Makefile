@@ -55,6 +55,10 @@ bench: .venv/bench ## CPU per request side by side with nginx, HAProxy, Envoy an
 	@./tests/install-peers.sh bench
 	$(BIN)/python -m loadtest.bench
 
+.PHONY: bench-detect
+bench-detect: .venv/dev ## the scoreboard of detection; needs the recordings (SIDECAR_DATA), takes some minutes
+	$(BIN)/python -m loadtest.detection
+
 .PHONY: loadtest
 loadtest: .venv/dev ## Locust, headless, against a running `make run`
 	$(BIN)/locust -f loadtest/locustfile.py --headless --users 40 --spawn-rate 20 --run-time 30s --host http://127.0.0.1:8080

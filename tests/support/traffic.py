@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import exp, log, log2
+from math import exp, log, log1p, log2
 
 from sidecar.detect.bank import Bank
 from sidecar.detect.policies import DetectPolicy
@@ -39,7 +39,7 @@ def binomial(rng: random.Random, size: int, ratio: float) -> int:
         return 0
     if ratio >= 0.1:
         return sum(rng.random() < ratio for _ in range(size))
-    count, at, width = 0, 0.0, log(1 - ratio)
+    count, at, width = 0, 0.0, log1p(-ratio)
     while True:
         at += log(1 - rng.random()) / width
         if at >= size:
