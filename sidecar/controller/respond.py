@@ -21,7 +21,7 @@ from sidecar.decide.policies import LadderStep
 from sidecar.decide.policy import Case, Why
 from sidecar.decide.ramp import Move, Proof
 from sidecar.decide.sticky import Mark
-from sidecar.facts import Detector, Mode, Moment, RouteSecond, Scope, ScopeKind
+from sidecar.facts import Action, Detector, Mode, Moment, RouteSecond, Scope, ScopeKind
 from sidecar.incident import lifecycle, tally
 from sidecar.incident.lifecycle import Incident, IncidentState, Proposal, Resolution, Verdict
 from sidecar.measure import histogram
@@ -237,14 +237,27 @@ class Responder:
         live = self._book.live()
         if not live:
             return
-        wanted = {i.scope: i.base_ratio if i.step_ratio is None else i.step_ratio for i in live}
         load = self._history.load(now.at - budget.WINDOW_S, live)
+        live = [self._sampled(isolation, load.of(isolation.scope) / budget.WINDOW_S, now) for isolation in live]
+        wanted = {i.scope: i.base_ratio if i.step_ratio is None else i.step_ratio for i in live}
         allowed = budget.raised(wanted, load, self._book.policy.max_refused_ratio)
         for isolation in live:
             needed = allowed[isolation.scope]
             floor = budget.settle(isolation.floor_ratio, needed if needed > wanted[isolation.scope] else 0.0)
             if floor != isolation.floor_ratio:
                 self._floor(isolation, floor, now)
+
+    def _sampled(self, isolation: Isolation, rate_per_s: float, now: Moment) -> Isolation:
+        """Let the sample of an isolation follow its traffic: 1 % of a busy hour is nothing at night, and proves nothing."""
+        if isolation.action is not Action.ISOLATE or rate_per_s <= 0:
+            return isolation
+        wanted, base = policy.sample_ratio(rate_per_s), isolation.base_ratio
+        if base / RESAMPLE < wanted < base * RESAMPLE:
+            return isolation
+        sampled = self._book.put_isolation(replace(isolation, base_ratio=wanted))
+        body = {"id": isolation.id, "from": base, "share": wanted, "rate_per_s": round(rate_per_s, 3)}
+        self._book.event("isolation.sampled", now, incident=isolation.incident, scope=isolation.scope, body=body)
+        return sampled
 
     def _floor(self, isolation: Isolation, floor: float, now: Moment) -> None:
         moved = self._book.put_isolation(replace(isolation, floor_ratio=floor))
@@ -345,6 +358,7 @@ class Responder:
         self._book.notify("resolved", number, now)
 
 
+RESAMPLE: Final = 2.0  # the sample is set anew when it should be half or twice as large
 NORMAL: Final = 0.001  # bad trials where no error detector says what is normal
 UNKNOWN_BROKEN: Final = 0.5  # and how bad it is when a person isolates without one
 LEAST_BROKEN: Final = 0.05

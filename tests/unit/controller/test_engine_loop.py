@@ -163,6 +163,23 @@ def test_isolate_passes_only_the_small_sample() -> None:
     assert [(row["action"], row["share"]) for row in world.live()] == [("isolate", 0.05)]
 
 
+def test_the_sample_follows_the_traffic() -> None:
+    """
+    Isolated at 20 requests a second with 5 %; at 4 a second 10 % pass, so that recovery is still proven by something.
+    """
+    respond = replace(QUICK, action=Response.ISOLATE, max_refused_ratio=1.0)
+    world = warm(config=compiled(("checkout", "search"), respond=respond))
+    break_route(world, "checkout")
+    world.until(world.live, OUTAGE_S)
+    for flow in world.flows:
+        if flow.route == "checkout":
+            flow.per_s = 1.0
+    world.run(12)
+
+    assert [row["share"] for row in world.live()] == [0.1]
+    assert world.kinds().count("isolation.sampled") == 1
+
+
 def test_collateral_is_what_trial_traffic_says() -> None:
     """
     Of what is refused, the meter says how much would have succeeded: 40 % when 60 % of the trials fail.
