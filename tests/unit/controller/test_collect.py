@@ -320,7 +320,9 @@ def test_tunnels_are_counted() -> None:
     """
     collector = Collector(START)
     collector.take(tick(101.0, {}, tunnels=2, tunnels_opened=3, tunnel_bytes={"up": 10, "down": 20}), 101.0)
-    collector.take(tick(101.0, {}, worker=1, epoch="e2", tunnels=1, tunnels_opened=1, tunnel_bytes={"up": 1, "down": 2}), 101.0)
+    collector.take(
+        tick(101.0, {}, worker=1, epoch="e2", tunnels=1, tunnels_opened=1, tunnel_bytes={"up": 1, "down": 2}), 101.0
+    )
     collector.lost(1, 102.0)
 
     totals = collector.totals(102.5)
