@@ -192,16 +192,18 @@ def test_an_api_that_declines_is_passed_on(client: Client, upstream: Upstream) -
     assert upstream.accepted >= 1
 
 
-def test_the_guards_meet_the_handshake(worker: Worker, upstream: Upstream) -> None:
+def test_the_guards_meet_the_handshake(upstream: Upstream, log: Path) -> None:
     """
     A limit refuses the second handshake; a tunnel that stands holds no permit of the concurrency limit.
     """
     upstream.use(switching)
-    with Client(worker.address) as one, Client(worker.address) as two:
+    patient = CONFIG.format(url=upstream.url, log=log).replace("tunnel_timeout: 1s", "tunnel_timeout: 1m")
+    with running_worker(patient) as worker, Client(worker.address) as one:
         assert " 101 " in handshake(one, b"/limited/ws")
         worker.wait_for(in_flight=0)
-        two.send(OFFER % b"/limited/ws")
-        assert two.read().problem["reason"] == "rate_limited"
+        with Client(worker.address) as two:
+            two.send(OFFER % b"/limited/ws")
+            assert two.read().problem["reason"] == "rate_limited"
         one.send(b"still")
         assert received(one, 5) == b"still"
 
