@@ -41,6 +41,7 @@ from sidecar import clock
 from sidecar.link.runtime import link_path
 from sidecar.supervise.backoff import Backoff
 from sidecar.supervise.child import Child, Kind, spawn
+from sidecar.supervise.descriptors import raise_limit
 from sidecar.supervise.listeners import ListenError, address_of, bind_all, bind_unix
 from sidecar.supervise.notify import Notifier
 from sidecar.supervise.reading import Reading
@@ -394,6 +395,7 @@ class Supervisor:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `sidecar run` with *argv* (without the verb) and return the exit code."""
     flags = Flags.parse(sys.argv[1:] if argv is None else argv)
+    raise_limit()
     try:
         return Supervisor(flags, resolve(flags)).run()
     except StartError as error:

@@ -127,7 +127,7 @@ class DownstreamSection(Section):
     )
     max_connections: Annotated[int, count(1, 1_000_000)] = Field(
         default=_DOWNSTREAM.max_connections,
-        description="Client connections of each worker; the oldest idle one yields.",
+        description="Client connections of each worker, at most 80 % of its file limit; the oldest idle one yields.",
     )
 
 

@@ -36,6 +36,7 @@ from sidecar import clock
 from sidecar.config.policies import Compiled
 from sidecar.entry.access import AccessLog
 from sidecar.entry.compiling import CompileError, compile_beside, compile_now
+from sidecar.entry.room import room_here
 from sidecar.entry.sharing import Sharing
 from sidecar.entry.told import Told, install_of
 from sidecar.link.client import LinkClient
@@ -85,7 +86,10 @@ class Worker:
         self._install = install_of(Path(told.static["state"]))
         self._tap = Telling(told.epoch, self._send)
         version = boot.version if boot is not None else 0
-        self.plane = Plane(self._loop, self._install, self._shared(compiled), version, self._tap, now, seed=told.epoch)
+        room = room_here(told.name, compiled.proxy.downstream.max_connections)
+        self.plane = Plane(
+            self._loop, self._install, self._shared(compiled), version, self._tap, now, seed=told.epoch, room=room
+        )
         path = told.static.get("access_log", compiled.static.access_log)
         self._access = AccessLog(path, compiled.access_log, self.plane.witness, told.name)
         self._born_at = clock.now()

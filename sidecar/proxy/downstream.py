@@ -113,12 +113,15 @@ class Downstream(asyncio.BufferedProtocol):
 
     def _welcome(self, address: str | None) -> None:
         plane, now = self._plane, clock.now()
-        if address is None and self.transport.get_extra_info("socket").family != socket.AF_UNIX:
+        sock = self.transport.get_extra_info("socket")
+        if address is None and sock.family != socket.AF_UNIX:
             self.transport.abort()
             return
         self.peer = plane.live.hop.peer(address)
-        refusal = plane.welcome(self)
-        if refusal is not None:
+        refusal = plane.welcome(self, sock.fileno())
+        if refusal is not None and plane.crowded(sock.fileno()):
+            self._turn_away(refusal, now)
+        elif refusal is not None:
             self._reject(refusal, now)
         else:
             self._timer.set(now + plane.live.policy.downstream.idle_timeout_s)
@@ -321,6 +324,11 @@ class Downstream(asyncio.BufferedProtocol):
         """Answer what is no request, and end."""
         self.transport.write(refusing.reject(self._plane, self.peer, refusal, now))
         self._linger()
+
+    def _turn_away(self, refusal: Refusal, now: float) -> None:
+        """Answer, and end without waiting for the client: there is no room to wait in."""
+        self.transport.write(refusing.reject(self._plane, self.peer, refusal, now))
+        self._retire().close()
 
     def _linger(self) -> None:
         """Leave the rest to `Lingering`: nothing that this client sends is read any more."""

@@ -24,6 +24,7 @@ from sidecar.proxy.framing import RequestHead
 from sidecar.proxy.hop import Hop, Peer
 from sidecar.proxy.pool import Pool
 from sidecar.proxy.retry import RetryBudget
+from sidecar.proxy.room import ANY, Room
 from sidecar.proxy.route import Router
 from sidecar.proxy.shaper import Shaper
 from sidecar.proxy.tap import Samples, Tap
@@ -179,8 +180,10 @@ class Plane:
         tap: Tap,
         now: float,
         seed: str = "",
+        room: Room = ANY,
     ) -> None:
         self.loop = loop
+        self.room = room
         self.wheel = Wheel(loop)
         self.guard = Guard(compiled.guard, now)
         self.meter = Meter()
@@ -262,12 +265,23 @@ class Plane:
         for connection in tuple(self.connections):
             connection.leave(now)
 
-    def welcome(self, connection: Connection) -> Refusal | None:
-        """Count a new connection; when too many stand and none of them is idle, say why it must end."""
-        most = self.live.policy.downstream.max_connections
-        full = len(self.connections) >= most and not self._make_room()
+    def welcome(self, connection: Connection, descriptor: int) -> Refusal | None:
+        """
+        Count a new connection; when too many stand and none of them is idle, say why it must end.
+
+        One that got one of the last descriptors must end in any case; idle ones make room for the next.
+        """
+        most = self.room.most(self.live.policy.downstream.max_connections)
+        standing, scarce = len(self.connections), descriptor >= self.room.last
+        full = (standing >= most or scarce) and (not self._make_room() or scarce)
         self.connections.add(connection)
-        return Refusal(Reason.CONCURRENCY_LIMITED, 1.0, "max_connections", f"{most} stand") if full else None
+        detail = "no descriptors are left" if scarce else f"{most} stand"
+        return Refusal(Reason.CONCURRENCY_LIMITED, 1.0, "max_connections", detail) if full else None
+
+    def crowded(self, descriptor: int) -> bool:
+        """Tell whether a connection that was not welcome must end at once."""
+        most = self.room.most(self.live.policy.downstream.max_connections)
+        return self.room.crowded(len(self.connections), most, descriptor)
 
     def _make_room(self) -> bool:
         """Close the connections that are idle for longest, one in a hundred; False when none is idle."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -72,6 +73,17 @@ def test_an_unclear_wish_stops_the_start(shop: Shop) -> None:
         assert "SIDECAR_WATCH=perhaps says neither yes nor no\n  → SIDECAR_WATCH=1 watches the file" in running.log()
     finally:
         running.end()
+
+
+def test_the_soft_file_limit_is_raised(shop: Shop) -> None:
+    """
+    Every process runs with the hard limit, and a worker says how many clients that allows.
+    """
+    with Sidecar(settings(shop.url), descriptors=(256, 400)) as running:
+        for pid in running.pids():
+            assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (400, 400)
+        assert running.said("max_connections: 10000 is more than the file limit of 400 allows; 320 hold")
+        assert running.serving()
 
 
 def test_the_service_manager_hears_a_whole_life(shop: Shop, tmp_path: Path) -> None:

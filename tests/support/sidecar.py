@@ -13,6 +13,7 @@ import hashlib
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -160,6 +161,7 @@ class Sidecar:
     Attributes:
         config: What is written to the file; change it and call `write`.
         folder: Holds the file, the state, the runtime directory and the log.
+        descriptors: Soft and hard file limit to start with; () leaves them as they are here.
     """
 
     config: dict[str, Any]
@@ -167,6 +169,7 @@ class Sidecar:
     environ: Mapping[str, str] = field(default_factory=dict)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="sc-")))
     process: subprocess.Popen[bytes] | None = None
+    descriptors: tuple[int, int] | tuple[()] = ()
 
     def __post_init__(self) -> None:
         self.config.setdefault("state", str(self.folder / "state"))
@@ -230,10 +233,15 @@ class Sidecar:
                 [sys.executable, "-m", "sidecar", "run", "-c", str(self.file), *self.args],
                 cwd=self.folder, env={**self.environment, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True,
-                preexec_fn=tied,  # noqa: PLW1509  one call into libc, which is loaded already
+                preexec_fn=self._begin,  # noqa: PLW1509  a system call or two
             )  # fmt: skip
         if wait:
             self.until_serving()
+
+    def _begin(self) -> None:
+        tied()
+        if self.descriptors:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self.descriptors)
 
     def until_serving(self) -> None:
         """Wait until every worker is ready and its link stands."""

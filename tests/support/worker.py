@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -117,15 +118,25 @@ class Worker:
         self.heart.close()
 
 
+def limited(descriptors: int) -> Callable[[], None] | None:
+    """Return what lowers a child's file limit before it runs; None for 0."""
+    if not descriptors:
+        return None
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+
 @contextlib.contextmanager
-def running_worker(text: str, *, environ: Mapping[str, str] | None = None) -> Iterator[Worker]:
+def running_worker(text: str, *, environ: Mapping[str, str] | None = None, descriptors: int = 0) -> Iterator[Worker]:
     """
     Run a worker on the config *text* until the block ends; it is ready when this returns.
+
+    Args:
+        descriptors: Its file limit; 0 leaves it as it is here.
 
     The block fails when the worker logged a fault of its own.
     """
     with tempfile.TemporaryDirectory(prefix="sidecar-test-") as directory:
-        worker = start_worker(text, Path(directory), environ=environ)
+        worker = start_worker(text, Path(directory), environ=environ, descriptors=descriptors)
         try:
             worker.wait_for(ready=True)
             yield worker
@@ -134,7 +145,9 @@ def running_worker(text: str, *, environ: Mapping[str, str] | None = None) -> It
         assert "Traceback" not in worker.errors(), worker.errors()
 
 
-def start_worker(text: str, directory: Path, *, environ: Mapping[str, str] | None = None) -> Worker:
+def start_worker(
+    text: str, directory: Path, *, environ: Mapping[str, str] | None = None, descriptors: int = 0
+) -> Worker:
     """Start a worker whose config, state and runtime live in *directory*; it may not be ready yet."""
     file = directory / "sidecar.yaml"
     file.write_text(text, encoding="utf-8")
@@ -164,6 +177,7 @@ def start_worker(text: str, directory: Path, *, environ: Mapping[str, str] | Non
             stderr=errors,
             pass_fds=(listening.fileno(), theirs.fileno()),
             start_new_session=True,
+            preexec_fn=limited(descriptors),  # noqa: PLW1509  one system call
         )
     port = listening.getsockname()[1]
     listening.close()
