@@ -191,6 +191,7 @@ class RouteSecond:
         trips: Breaker trips in this second.
         passed_trials: (successes, failures) of requests that an isolation let pass as its sample, by directive id.
         held: Requests that a directive refused, by its id.
+        drilled, drilled_latency: What a drill made of requests that are `ignored` above: by outcome, and its latency.
     """
 
     route: str
@@ -212,11 +213,34 @@ class RouteSecond:
     trips: int = 0
     passed_trials: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
+    drilled: Mapping[str, int] = field(default_factory=dict)
+    drilled_latency: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def judged(self) -> int:
         """Count the requests that say something about the upstream."""
         return self.successes + self.failures
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """
+    What a drill does to the requests of one route that passed its guards.
+
+    Attributes:
+        drill: The drill's number, for logs.
+        kind: `errors`, `latency` or `hang`; the other kinds touch no request.
+        end_at: Monotonic seconds at which it ends by itself.
+        share_ratio: The part of the requests that meets it, every k-th.
+        delay_s: Of `latency`.
+    """
+
+    drill: int
+    route: str
+    kind: str
+    end_at: float
+    share_ratio: float = 1.0
+    delay_s: float = 1.0
 
 
 class Detector(StrEnum):

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     UPSTREAM_CONNECT_TIMEOUT = "upstream_connect_timeout"
     UPSTREAM_TIMEOUT = "upstream_timeout"
     CLIENT_DISCONNECTED = "client_disconnected"
+    DRILL = "drill"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -141,6 +142,8 @@ TABLE: Final[dict[Reason, Row]] = {
         "The service behind did not answer in time", "Retry later."),
     _R.CLIENT_DISCONNECTED: Row(499, "DC", "", _BLANK, _NONE, True, _CLIENT,
         "The client left", "Nothing was sent."),
+    _R.DRILL: Row(503, "DR", "proxy_internal_response", _own(_R.DRILL), _ONE, False, _SIDECAR,
+        "A drill", "The operators of this service practise a failure; it ends by itself."),
     _R.INTERNAL_ERROR: Row(500, "IE", "proxy_internal_error", _own(_R.INTERNAL_ERROR), _NONE, True, _SIDECAR,
         "Internal error", "This is a fault of the sidecar; report it with the decision id."),
 }

@@ -106,6 +106,15 @@ class DismissBody(Body):
     reason: Line | None = None
 
 
+class DrillBody(Body):
+    """Which fault, where, for how long, and for which part of the route's requests."""
+
+    kind: Literal["errors", "latency", "hang", "surge", "bad-config"]
+    route: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+    duration: Ttl = "60s"
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 class RollbackBody(Body):
     """Which version's text to run again; by default the one before the active one."""
 

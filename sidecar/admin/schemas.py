@@ -82,7 +82,7 @@ _INCIDENT: Final = record(
         "resolution": {"enum": ["recovered", "released", "superseded", "expired", None]},
         "severity": words("warning", "severe"),
         "scope": TEXT, "opened_time": TIME, "acknowledged_time": maybe(TIME), "resolved_time": maybe(TIME),
-        "flaps": COUNT, "signals": rows(ref("Signal")), "isolations": rows(ref("Isolation")),
+        "flaps": COUNT, "drill": FLAG, "signals": rows(ref("Signal")), "isolations": rows(ref("Isolation")),
         "suspect": either(record({"version": COUNT, "diff": ANY})),
         "next_step": either(record({"do": TEXT, "at_time": TIME})),
         "runbook": maybe(TEXT), "commands": rows(TEXT),
@@ -120,6 +120,7 @@ _STATUS: Final = record(
         "incidents": rows(ref("Incident")),
         "isolations": rows(ref("Isolation")),
         "overrides": rows(ref("Override")),
+        "drill": either(ref("Drill")),
         "breakers_open": rows(TEXT),
         "receivers": rows(ref("Receiver")),
         "token": record({"name": TEXT, "role": words("viewer", "operator", "admin")}),
@@ -208,6 +209,22 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "Diff": record({"from": maybe(COUNT), "to": maybe(COUNT), "changes": rows(ref("Change"))}, {"replay": _REPLAY}),
     "Version": _VERSION,
     "Versions": listing("Version"),
+    "Drill": record(
+        {
+            "id": COUNT,
+            "kind": words("errors", "latency", "hang", "surge", "bad-config"),
+            "route": TEXT,
+            "share": RATIO,
+            "author": TEXT,
+            "state": words("injecting", "recovering", "passed", "failed", "aborted"),
+            "why": maybe(TEXT),
+            "start_time": TIME,
+            "end_time": TIME,
+            "incident": maybe(COUNT),
+            "stages": rows(record({"stage": TEXT, "target_s": NUMBER, "took_s": maybe(NUMBER), "met": FLAG})),
+        }
+    ),
+    "Drills": listing("Drill"),
     "Proposal": record(
         {
             "id": COUNT,

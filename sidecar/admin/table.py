@@ -10,6 +10,7 @@ from sidecar.admin import (
     config,
     controls,
     decisions,
+    drills,
     incidents,
     openapi,
     overrides,
@@ -26,6 +27,7 @@ from sidecar.admin.calls import EVENTS, LINES, MARKDOWN, YAML, Call
 from sidecar.admin.models import (
     ApplyBody,
     DismissBody,
+    DrillBody,
     Empty,
     NoteBody,
     OverrideBody,
@@ -104,6 +106,12 @@ CALLS: Final[tuple[Call, ...]] = (
          "Proposal", (p.PROPOSAL,), ApplyBody, errors=(404, 409, 412, 503)),
     Call("POST", "/proposals/{id}/dismiss", _OPERATOR, proposals.dismiss, "Say no to it, or lift its rule.",
          "Proposal", (p.PROPOSAL,), DismissBody, errors=(404, 409)),
+
+    Call("GET", "/drills", _VIEWER, drills.listed, "The drills, the newest first.", "Drills"),
+    Call("POST", "/drills", _OPERATOR, drills.start, "Inject a fault on purpose, and grade the loop.", "Drill",
+         (), DrillBody, errors=(404, 409)),
+    Call("POST", "/drills/stop", _OPERATOR, drills.stop, "End the fault of the drill that runs.", "Drill",
+         (), Empty, errors=(404, 409)),
 
     Call("GET", "/audit", _VIEWER, audit.listed, "Every change, the newest first.", "Events", _PAGE, errors=(503,)),
     Call("GET", "/audit/verify", _VIEWER, audit.verify, "Check the hash chain.", "Verified", errors=(503,)),

@@ -43,6 +43,9 @@ def overview(answer: Mapping[str, Any], now: datetime) -> Iterable[RenderableTyp
         yield ""
         yield "[yellow]Breakers open[/]"
         yield from (f"  [bold]{escape(r)}[/] → sidecar breaker reset {escape(r)}" for r in answer["breakers_open"])
+    if answer.get("drill"):
+        yield ""
+        yield _drill(answer["drill"], now)
     if answer.get("overrides"):
         yield ""
         yield "[yellow]Overrides in force[/]"
@@ -111,6 +114,13 @@ def _done(isolation: Mapping[str, Any], now: datetime) -> str:
 
 def _suspect(suspect: Mapping[str, Any]) -> str:
     return "\n".join([f"config version {suspect['version']}", *diff_lines(suspect["diff"])])
+
+
+def _drill(row: Mapping[str, Any], now: datetime) -> str:
+    words = f"[yellow]Drill {row['id']}[/] {row['kind']} on {escape(row['route'])} by {escape(row['author'])}: {row['state']}"
+    if row["state"] == "injecting":
+        return f"{words}, ends {render.moment(row['end_time'], now)} → sidecar drill stop"
+    return f"{words}; the fault has ended, the loop gives back what it took"
 
 
 def _override(row: Mapping[str, Any], now: datetime) -> str:

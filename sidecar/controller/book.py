@@ -26,6 +26,7 @@ from sidecar.controller.effects import (
     ResetBreaker,
     Rollback,
     SetDirectives,
+    SetFaults,
 )
 from sidecar.decide import lease, overrides, sticky
 from sidecar.decide.lease import AUTOMATION, Isolation
@@ -64,8 +65,10 @@ class Book:
         self.trials: dict[str, Mapping[str, Any]] = {}  # isolation id → what its present step has shown
         self.versions: list[Version] = []
         self.pages: Counter[int] = Counter()  # urgent messages, by incident
+        self.told: Counter[int] = Counter()  # all messages
         self.next_incident = 1
         self.next_isolation = 1
+        self.next_drill = 1
         self._out: list[Effect] = []
         self._dirty: set[int] = set()
         self._moved: dict[int, float] = {}
@@ -219,8 +222,14 @@ class Book:
         self._put_counters()
         return f"isolation-{self.next_isolation - 1}"
 
+    def number_drill(self) -> int:
+        """Return the next drill's number and count on."""
+        self.next_drill += 1
+        self._put_counters()
+        return self.next_drill - 1
+
     def _put_counters(self) -> None:
-        counters = {"incident": self.next_incident, "isolation": self.next_isolation}
+        counters = {"incident": self.next_incident, "isolation": self.next_isolation, "drill": self.next_drill}
         self._out.append(PutMark(MARK_COUNTERS, json.dumps(counters, separators=(",", ":"))))
 
     # --- what is told
@@ -257,10 +266,22 @@ class Book:
         document = self.document(incident)
         text = telling.alert(kind, document, incident, now)
         page = kind in ("opened", "escalated") and incident.severity is Severity.SEVERE
-        page = page if urgent is None else urgent
+        page = (page if urgent is None else urgent) and not incident.drill
+        if self._told_already(kind, incident_id, Alert(kind, document, text, page)):
+            return
+        self.told[incident_id] += 1
         self.pages[incident_id] += page
         self._out.append(Notify(Alert(kind, document, text, page)))
         self.event("incident.notified", now, incident=incident.id, scope=incident.scope, body={"kind": kind})
+
+    def _told_already(self, kind: str, incident_id: int, alert: Alert) -> bool:
+        """Let *alert* take the place of one of the same second that says the same, if there is one."""
+        for place, effect in enumerate(self._out):
+            if isinstance(effect, Notify) and (effect.alert.kind, effect.alert.incident["id"]) == (kind, incident_id):
+                self.pages[incident_id] += alert.urgent and not effect.alert.urgent
+                self._out[place] = Notify(replace(alert, urgent=alert.urgent or effect.alert.urgent))
+                return True
+        return False
 
     def flush(self) -> list[Effect]:
         """Return the effects since the last flush, the most urgent first."""
@@ -318,7 +339,7 @@ def version_from_json(row: Mapping[str, Any], now: Moment) -> Version:
 
 def _urgency(effect: Effect) -> int:
     match effect:
-        case SetDirectives():
+        case SetDirectives() | SetFaults():
             return 0
         case OpenBreaker() | ResetBreaker():
             return 1

@@ -313,6 +313,8 @@ def _second_of(route: str, at: float, counts: Counts, gauges: _Gauges) -> RouteS
         trips=int(counting.only(counts, "trips")),
         passed_trials=counting.pairs(counts, "trials"),
         held=counting.by_name(counts, "held"),
+        drilled=counting.by_name(counts, "drilled"),
+        drilled_latency=counting.by_index(counts, "drilled_latency"),
     )
 
 

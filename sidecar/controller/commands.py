@@ -138,8 +138,27 @@ class Tune:
     hides_confirmed: int
 
 
+@dataclass(frozen=True, slots=True)
+class StartDrill:
+    """Inject a fault on purpose; *kind* is one of `incident/drill.py`."""
+
+    kind: str
+    route: str
+    for_s: float
+    author: str
+    share_ratio: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class StopDrill:
+    """End the fault of the drill that runs."""
+
+    author: str
+
+
 Command = Acknowledge | Confirm | Release | Note | Close | SetOverride | ClearOverride | CloseBreaker
 Teaching = Promote | Demote | Missed | Tune
+Practice = StartDrill | StopDrill
 
 
 class RejectedKind(StrEnum):

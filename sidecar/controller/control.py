@@ -11,7 +11,7 @@ from typing import Any, Final
 from sidecar import __version__, clock
 from sidecar.config.mask import mask
 from sidecar.config.policies import Token
-from sidecar.controller.commands import Command, Done, Rejected, Teaching
+from sidecar.controller.commands import Command, Done, Practice, Rejected, Teaching
 from sidecar.controller.comparing import Comparing
 from sidecar.controller.configuring import Configuring
 from sidecar.controller.effects import AppendEvent, PutVersion
@@ -140,6 +140,7 @@ class Desk:
             "incidents": [row for row in live if row["state"] not in ("resolved", "closed")],
             "isolations": self._engine.isolations(now),
             "overrides": self._engine.overrides(now),
+            "drill": self._engine.drilling.current(),
             "receivers": self._dispatcher.views(),
         }  # fmt: skip
 
@@ -162,6 +163,10 @@ class Desk:
     def series(self, route: str, window_s: float, step_s: float) -> Document | None:
         """Return a route's recent seconds; None for an unknown route."""
         return self._engine.series(route, window_s, step_s, moment())
+
+    def drills(self) -> Sequence[Document]:
+        """Return the drills, the newest first."""
+        return self._engine.drilling.documents()
 
     def isolations(self) -> Sequence[Document]:
         """Return the isolations in force."""
@@ -220,7 +225,7 @@ class Desk:
         """Return the overrides in force."""
         return self._engine.overrides(moment())
 
-    async def command(self, command: Command | Teaching) -> Done | Rejected:
+    async def command(self, command: Command | Teaching | Practice) -> Done | Rejected:
         """
         Do what a person asks, at once.
 

@@ -21,7 +21,7 @@ Family = dict[Key, float]
 Counts = dict[str, Family]
 ONLY: Final[Key] = ("", "", 0)  # the key of a family's only number
 
-_NAMED: Final = ("outcomes", "refused", "would_refuse", "ended", "endings", "held")
+_NAMED: Final = ("outcomes", "refused", "would_refuse", "ended", "endings", "held", "drilled")
 _PAIRED: Final = ("methods", "statuses", "endpoints", "paths", "trials")
 _ONLY_SECONDS: Final = frozenset({"clients", "methods", "statuses", "endpoints", "paths"})
 _OTHERS: Final = f"{OVERFLOW} {OVERFLOW}"
@@ -41,6 +41,7 @@ def of_route(row: RouteTick) -> Counts:
             for at, number in enumerate(numbers)
         },
         **_timed("latency", row.latency),
+        **_timed("drilled_latency", row.drilled_latency),
     }
     for name in _NAMED:
         named: Mapping[str, int] = getattr(row, name)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.facts import Directive
+from sidecar.facts import Directive, Fault
 
 Document = Mapping[str, Any]  # a JSON object in the shape that `contract.md` names
 
@@ -169,6 +169,13 @@ class SetDirectives:
 
 
 @dataclass(frozen=True, slots=True)
+class SetFaults:
+    """Push the full set of faults that drills inject to every worker."""
+
+    items: Sequence[Fault]
+
+
+@dataclass(frozen=True, slots=True)
 class OpenBreaker:
     """Open a route's breaker in every worker but the one that tripped."""
 
@@ -219,4 +226,4 @@ class Rollback:
     incident: int
 
 
-Effect = Write | SetDirectives | OpenBreaker | ResetBreaker | Notify | Rollback
+Effect = Write | SetDirectives | SetFaults | OpenBreaker | ResetBreaker | Notify | Rollback

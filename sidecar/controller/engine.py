@@ -37,8 +37,9 @@ from sidecar.config.policies import Compiled
 from sidecar.controller import restore
 from sidecar.controller.book import Book
 from sidecar.controller.collect import Collector, Totals
-from sidecar.controller.commands import Command, Confirm, Done, Rejected, Release, Teaching
+from sidecar.controller.commands import Command, Confirm, Done, Practice, Rejected, Release, Teaching
 from sidecar.controller.documents import Documents
+from sidecar.controller.drilling import Drilling
 from sidecar.controller.effects import Effect, OpenBreaker, PutVersion
 from sidecar.controller.history import History
 from sidecar.controller.intake import Finding, Intake
@@ -112,6 +113,7 @@ class Engine:
         self._documents = Documents(self._book, self._history, self._bank)
         self._upkeep = Upkeep(self._bank, self._history, now)
         self.tutor = Tutor(self._book, self._bank)
+        self.drilling = Drilling(self._book, self._history, self._bank, self._intake)
         if restored is not None:
             self.tutor.restore(restored.marks)
             restore.take_up(self._book, restored, now)
@@ -165,9 +167,11 @@ class Engine:
         self._at = now.at
         self._book.settled(stored=durable)
         self.rows = rows = self._history.extend(seconds, now.at)
-        self._series.add(rows, now.at)
+        shown = self.drilling.shown(rows)
+        self._series.add(shown, now.at)
         self._hold_still()
-        self.heard = self._bank.observe(rows, now.at)
+        self.heard = self._bank.observe(shown, now.at)
+        self.drilling.look(self.heard, now)
         signals = self.tutor.audible(self.heard)
         self._count_signals(signals)
         findings = fuse.fuse(signals, self._series, self._compiled.detect, now.at)
@@ -185,11 +189,14 @@ class Engine:
         self._responder.close_quiet(now)
         for number, kind in self._intake.opened:
             self._book.notify(kind, number, now)
+        self.drilling.turn(now)
         self._upkeep.turn(self._book, rows, now)
         return self._book.flush()
 
-    def command(self, command: Command | Teaching, now: Moment) -> tuple[Done | Rejected, list[Effect]]:
+    def command(self, command: Command | Teaching | Practice, now: Moment) -> tuple[Done | Rejected, list[Effect]]:
         """Do what a person asks, or say why not."""
+        if isinstance(command, Practice):
+            return self.drilling.carry_out(command, self._compiled, now), self._book.flush()
         if isinstance(command, Teaching):
             return self.tutor.carry_out(command, self._history.routes, now), self._book.flush()
         answer = self._desk.carry_out(command, now)
@@ -242,7 +249,8 @@ class Engine:
     def _hold_still(self) -> None:
         """Let no baseline learn from a scope that is isolated or overridden."""
         scopes = [*(i.scope for i in self._book.live()), *self._book.overrides]
-        self._bank.freeze({route for scope in scopes for route in self._history.routes_of(scope)})
+        drilled = {self.drilling.route} if self.drilling.route else set()
+        self._bank.freeze(drilled.union(*(self._history.routes_of(scope) for scope in scopes)))
 
     def _count_signals(self, signals: Collection[Signal]) -> None:
         sounding = frozenset((s.scope.name or "service", s.detector.value) for s in signals)
@@ -336,7 +344,9 @@ class Engine:
 
     def metric_views(self, now: Moment) -> MetricViews:  # noqa: ARG002
         """Return the engine's part of `/metrics`."""
-        return self._documents.metric_views(self._signals, self._version)
+        drill = self.drilling.running
+        drills = {(drill.route, drill.kind.value): 1} if drill is not None else {}
+        return replace(self._documents.metric_views(self._signals, self._version), drills=drills)
 
 
 def _routes(compiled: Compiled) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ Theory
     cause; to an akin one inside its scope, which then widens (the oldest takes the others in); to an akin one that ended
     less than `FOLD_S` ago on the same scope, which is reopened as a flap; else it opens a new one. Akin: both about the
     health of the API, both about what we refuse, or both about how much arrives; a client that fails while a limit is
-    too low is another cause. A finding that a person's verdict
-    silences is heard by a running incident and does none of the rest; the events say so once.
+    too low is another cause. What a drill does is never akin to what it does not, and opens an incident of its own. A
+    finding that a person's verdict silences is heard by a running incident and does none of the rest; the events say so
+    once.
 
 What can go wrong
     The attributed scope wavers while counts are small: a young incident widens at once, an older one only when the wider
@@ -58,6 +59,7 @@ class Intake:
     Opens, joins, widens and reopens incidents.
 
     Attributes:
+        drilled: The route that a drill is run on; what is opened about it is marked.
         opened: Incidents that were opened or reopened this second; people are told once it is known what was done.
     """
 
@@ -69,6 +71,7 @@ class Intake:
         self._told: set[Key] = set()
         self.opened: list[tuple[int, str]] = []
         self.version = 0
+        self.drilled = ""
         self.evidence: dict[int, dict[str, object]] = {}
 
     def __repr__(self) -> str:
@@ -136,17 +139,27 @@ class Intake:
             return max(around, key=lambda i: (i.scope == scope, -i.id)).id
         if self._silenced(finding.case, now):
             return None
+        drilled = self._drilled(scope)
         inside = [
-            i for i in running if _takes_in(scope, i, now) and i.verdict is Verdict.PENDING and _akin(i, finding.case)
+            i
+            for i in running
+            if _takes_in(scope, i, now)
+            and i.verdict is Verdict.PENDING
+            and i.drill is drilled
+            and _akin(i, finding.case)
         ]
         if inside:
             return self._widen(inside, finding.case, now)
-        ended = self._ended_lately(finding.case, now)
+        ended = None if drilled else self._ended_lately(finding.case, now)
         if ended is not None and not self._is_new(ended, finding.case, now):
             return None
-        if ended is not None and ended.scope == scope:
+        if ended is not None and ended.scope == scope and not ended.drill:
             return self._reopen(ended, finding, now)
         return self._open(finding, now)
+
+    def _drilled(self, scope: Scope) -> bool:
+        """Tell whether what is found on *scope* now is the drill's doing."""
+        return bool(self.drilled) and (scope.name == self.drilled or scope.contains(Scope.route(self.drilled)))
 
     def _widen(self, inside: Sequence[Incident], case: Case, now: Moment) -> int | None:
         oldest = inside[0]
@@ -209,7 +222,7 @@ class Intake:
         onset_at = min(signal.since_at for signal in case.signals)
         onset = Moment(onset_at, now.unix - (now.at - onset_at))
         incident = Incident(book.number_incident(), case.scope, now, onset, now, affected=finding.affected())
-        incident = lifecycle.hear(incident, case.signals, now)
+        incident = lifecycle.hear(replace(incident, drill=self._drilled(case.scope)), case.signals, now)
         quote = self._quote(case, now)
         incident = replace(incident, quote=quote, impact=self._impact_since(case.scope, onset_at))
         book.put_incident(incident)
@@ -256,7 +269,8 @@ class Intake:
         incident = book.put_incident(replace(incident, suspect=found))
         body = {"version": found.version, "source": found.source, "author": found.author}
         book.event("config.suspected", now, incident=incident.id, scope=incident.scope, body=body)
-        if book.policy.rollback is RollbackMode.AUTO and book.may_propose(incident) and not incident.rolled_back:
+        auto = book.policy.rollback is RollbackMode.AUTO and not incident.drill
+        if auto and book.may_propose(incident) and not incident.rolled_back:
             book.put_incident(replace(incident, rolled_back=True))
             reason = f"automatic: version {found.version} is the first suspect of incident {incident.id}"
             book.emit(Rollback(found.back_to, reason, incident.id))

@@ -121,7 +121,7 @@ class Learning:
     async def _study(self, number: int) -> None:
         past = await self._incidents()
         incident = next((row for row in past if row["id"] == number), None)
-        if incident is None or incident["resolved_time"] is None:
+        if incident is None or incident["resolved_time"] is None or incident.get("drill"):
             return
         active = self._configuring.active
         routes = tuple(rule.name for rule in active.compiled.proxy.routes)

@@ -8,6 +8,7 @@ goes to the journal beside; messages and rollbacks follow. Nothing here decides 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ import structlog
 from sidecar import clock
 from sidecar.config.diff import Change, touches
 from sidecar.controller import effects as fx
-from sidecar.controller.commands import Command, Done, Rejected, Teaching
+from sidecar.controller.commands import Command, Done, Practice, Rejected, Teaching
 from sidecar.controller.configuring import AUTOMATION, Configuring
 from sidecar.controller.engine import Engine
 from sidecar.controller.journal import Journal
@@ -30,7 +31,18 @@ from sidecar.controller.tapping import Taps
 from sidecar.controller.versions import Active, Pending
 from sidecar.controller.watch import Vitals, worse
 from sidecar.facts import Directive, Moment, RouteSecond
-from sidecar.link.frames import Ack, BreakerOpen, BreakerReset, Demand, Directives, Frame, Hello, Tapped, Unhealthy
+from sidecar.link.frames import (
+    Ack,
+    BreakerOpen,
+    BreakerReset,
+    Demand,
+    Directives,
+    Faults,
+    Frame,
+    Hello,
+    Tapped,
+    Unhealthy,
+)
 from sidecar.link.runtime import BootConfig, write_boot
 from sidecar.link.server import LinkServer
 from sidecar.notify.dispatch import Dispatcher
@@ -72,8 +84,9 @@ class Loop:
     ) -> None:
         self.engine = engine
         self.tapes = Tapes(journal.put, moment)
-        self.taps = Taps(link, lambda: clock.token_bytes(8).hex())
+        self._faults = Faults(())
         self.listeners: list[Callable[[fx.AppendEvent], None]] = []
+        self.taps = Taps(link, lambda: clock.token_bytes(8).hex())
         self._link = link
         self._journal = journal
         self._configuring = configuring
@@ -124,7 +137,7 @@ class Loop:
         self._leasing.lost(worker)
         self.engine.lost(worker, moment())
 
-    def command(self, command: Command | Teaching) -> Done | Rejected:
+    def command(self, command: Command | Teaching | Practice) -> Done | Rejected:
         """Do what a person asks, at once."""
         answer, effects = self.engine.command(command, moment())
         self.carry_out(effects)
@@ -209,6 +222,9 @@ class Loop:
                     self._breakers.pop(route, None)
                     self._write_boot()
                     self._link.push_all(BreakerReset(route))
+                case fx.SetFaults(items):
+                    self._faults = Faults([dataclasses.astuple(fault) for fault in items])
+                    self._link.push_all(self._faults)
                 case fx.Notify() | fx.Rollback():
                     later.append(effect)
                 case _:
@@ -241,6 +257,7 @@ class Loop:
             self._link.push(worker, breaker)
         self._leasing.greet(worker, hello)
         self.taps.greet(worker)
+        self._link.push(worker, self._faults)
         if hello.config_version != active.version:
             self._rollout.bring(worker, active.version, active.text)
         self.carry_out(self.engine.observe(worker, hello, moment()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sidecar.config.policies import Token
-from sidecar.controller.commands import Command, Done, Rejected, Teaching
+from sidecar.controller.commands import Command, Done, Practice, Rejected, Teaching
 from sidecar.link.frames import Tap
 
 Document = Mapping[str, Any]
@@ -136,6 +136,10 @@ class Control(Protocol):
         """Return {route, step_s, items: [{time, …}]} of the last *window_s*; None for an unknown route."""
         ...
 
+    def drills(self) -> Sequence[Document]:
+        """Return the drills, the newest first (schema `Drill`)."""
+        ...
+
     def isolations(self) -> Sequence[Document]:
         """Return the isolations in force."""
         ...
@@ -164,7 +168,7 @@ class Control(Protocol):
         """Return the overrides in force."""
         ...
 
-    async def command(self, command: Command | Teaching) -> Done | Rejected:
+    async def command(self, command: Command | Teaching | Practice) -> Done | Rejected:
         """Do what a person asks, at once; the answer waits a moment for the store, and says `durable` as it is then."""
         ...
 

@@ -86,6 +86,7 @@ def take_up(book: Book, restored: Restored, now: Moment) -> None:
     numbers = [int(key.rpartition("-")[2]) for key in book.isolations]
     book.next_incident = max(counters.get("incident", 1), restored.last_incident + 1)
     book.next_isolation = max([counters.get("isolation", 1), *(number + 1 for number in numbers)])
+    book.next_drill = counters.get("drill", 1)
     _drop_orphans(book)
 
 

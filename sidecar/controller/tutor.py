@@ -113,7 +113,7 @@ class Tutor:
     def judged(self, incident: Incident, now: Moment) -> None:
         """Take what a person said of *incident*."""
         said = incident.verdict
-        if said is Verdict.PENDING:
+        if said is Verdict.PENDING or incident.drill:
             return
         for key, claim in {key_of(claim.signal): claim for claim in incident.claims}.items():
             card = self.cards.get(key, Scorecard())

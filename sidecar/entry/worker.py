@@ -48,6 +48,7 @@ from sidecar.link.frames import (
     Decided,
     Directives,
     Drain,
+    Faults,
     Frame,
     Hello,
     Prepare,
@@ -61,6 +62,7 @@ from sidecar.link.frames import (
 from sidecar.link.runtime import BootConfig, link_path, read_boot
 from sidecar.proxy.downstream import Downstream
 from sidecar.proxy.plane import Plane
+from sidecar.proxy.sabotage import Saboteurs
 from sidecar.proxy.tap import Tap as Telling
 from sidecar.supervise.say import say
 from sidecar.supervise.tether import tether
@@ -93,6 +95,7 @@ class Worker:
         path = told.static.get("access_log", compiled.static.access_log)
         self._access = AccessLog(path, compiled.access_log, self.plane.witness, told.name)
         self._born_at = clock.now()
+        self._saboteurs = Saboteurs(self._loop, lambda: self.plane.live.routes)
         self._link = LinkClient(link_path(told.runtime), self._hello, self._take)
         self._prepared: tuple[Prepare, asyncio.Task[Compiled]] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -195,6 +198,7 @@ class Worker:
                 self.plane.look_at_held(now)
             if turn % TURNS_A_SECOND == 0:
                 self._tap.second()
+                self._saboteurs.look(now)
                 self.plane.witness.second(now)
                 self.plane.second(now)
                 self._report(now)
@@ -253,7 +257,7 @@ class Worker:
             sharing.begin_link(),
         )
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: Frame) -> None:  # noqa: C901  a case a frame
         now, guard = clock.now(), self.plane.guard
         match frame:
             case Prepare():
@@ -266,6 +270,8 @@ class Worker:
                 self.plane.pool.check(frame.until_at, now)
             case Shares():
                 self._sharing.take(self._link, frame, now, leaving=self._leaving)
+            case Faults():
+                self._saboteurs.take(frame.items, now)
             case BreakerOpen():
                 guard.open_breaker(frame.route, frame.until_at, frame.detail, now)
             case BreakerReset():
@@ -306,6 +312,7 @@ class Worker:
             problem = str(error) or "another version was prepared meanwhile"
         else:
             self.plane.apply(self._shared(compiled), version, clock.now())
+            self._saboteurs.look(clock.now())
             self._keep(prepared[0].text, compiled)
             self._drain = compiled.drain
             self._access.apply(compiled.access_log)

@@ -83,6 +83,7 @@ def public(
         "resolved_time": _time(incident.resolved),
         "closed_time": _time(incident.closed),
         "flaps": incident.flaps,
+        "drill": incident.drill,
         "signals": [claim_document(claim) for claim in incident.claims],
         "isolations": list(isolations),
         "suspect": _suspect(incident.suspect),
@@ -219,6 +220,7 @@ def from_kept(row: Mapping[str, Any], now: Moment) -> Incident:
         ruling=row["ruling"],
         quote=row["quote"],
         budget_reached=row["budget_reached"],
+        drill=row.get("drill", False),
     )
 
 

@@ -201,6 +201,7 @@ class Incident:
         suspect, rolled_back: The first suspect; whether automation has rolled it back (once at most).
         proposal: See there. `ruling`: why automation did not isolate; empty when it did.
         quote: An old verdict on the same fingerprint, quoted.
+        drill: It was made by a drill: nobody is paged, nothing is learnt from it.
         budget_reached: More passes than the policy's share, because of the blast-radius budget.
     """
 
@@ -230,6 +231,7 @@ class Incident:
     ruling: str = ""
     quote: str = ""
     budget_reached: bool = False
+    drill: bool = False
     affected: Affected = field(default_factory=Affected)
     impact: Impact = field(default_factory=Impact)
 

@@ -66,8 +66,10 @@ def _unix(incident: Document, name: str) -> float | None:
 
 
 def _head(incident: Document) -> list[str]:
+    drill = ["", "**This was a drill.** Its fault was injected on purpose."] if incident.get("drill") else []
     return [
         f"# Post-mortem draft: incident {incident['id']}",
+        *drill,
         "",
         f"**{_text(incident['title'])}**",
         "",

@@ -70,7 +70,8 @@ def place(scope: Scope, method: str = "") -> str:
 def title(incident: Incident) -> str:
     """Return one line: where, what, and what is normal."""
     words = claim_text(incident.lead, incident.scope, running=incident.running)
-    return f"{place(incident.scope, incident.affected.method)}: {words}"
+    drill = "[drill] " if incident.drill else ""
+    return f"{drill}{place(incident.scope, incident.affected.method)}: {words}"
 
 
 def eased(claim: Claim) -> bool:

@@ -69,6 +69,7 @@ class RouteTick:
         limits: level → tokens left now. `concurrency_limit`: None when unlimited.
         trials: directive id → [successes, failures] of what an isolation let pass.
         passed, held: directive id → requests that it let pass, and that it refused.
+        drilled, drilled_latency: What a drill made of requests: by outcome, and [sum in s, [[bucket index, count], …]].
     """
 
     arrivals: int = 0
@@ -93,6 +94,8 @@ class RouteTick:
     concurrency_limit: int | None = None
     trials: Mapping[str, Sequence[int]] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
+    drilled: Mapping[str, int] = field(default_factory=dict)
+    drilled_latency: Sequence[Any] = (0.0, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +309,13 @@ class Tap:
 
 
 @dataclass(frozen=True, slots=True)
+class Faults:
+    """All faults that drills inject now, each as the fields of `facts.Fault` in their order; none ends all."""
+
+    items: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerOpen:
     """Another worker's breaker tripped: open this one too, until `until_at`."""
 
@@ -331,13 +341,13 @@ class Drain:
 
 Frame = (
     Hello | Tick | Trip | Demand | Sample | Decided | Tapped | Ack
-    | Prepare | Commit | Directives | Shares | Unhealthy | Tap | BreakerOpen | BreakerReset | Drain
+    | Prepare | Commit | Directives | Shares | Unhealthy | Tap | Faults | BreakerOpen | BreakerReset | Drain
 )  # fmt: skip
 _TYPES: Final[dict[str, type]] = {
     kind.__name__: kind
     for kind in (
         Hello, Tick, Trip, Demand, Sample, Decided, Tapped, Ack, Prepare, Commit, Directives, Shares, Unhealthy, Tap,
-        BreakerOpen, BreakerReset, Drain,
+        Faults, BreakerOpen, BreakerReset, Drain,
     )
 }  # fmt: skip
 _FIELDS: Final = {name: frozenset(f.name for f in dataclasses.fields(kind)) for name, kind in _TYPES.items()}

@@ -6,7 +6,7 @@ What one request meant for the health of the upstream: four classes, decided her
     success     the upstream answered 1xx–3xx                                            detectors, breaker
     failure     it answered a failure status (5xx but 501 unless configured otherwise),  detectors, breaker
                 reset, refused, timed out or broke the protocol, also after its head
-    ignored     any other answer; the client left before one                             nothing (neutral)
+    ignored     any other answer; the client left before one; a drill                    nothing (neutral)
     cancelled   never sent upstream: own refusals, unreadable requests, own faults       the `refusals` signal alone
 """
 
@@ -31,6 +31,8 @@ def classify(reason: Reason | None, status: int | None, failure_statuses: Abstra
         failure_statuses: The route's statuses that count as failure.
     """
     if reason is not None:
+        if reason is Reason.DRILL:
+            return Outcome.IGNORED
         if reason in _UPSTREAM:
             return Outcome.FAILURE
         if reason is not Reason.CLIENT_DISCONNECTED:

@@ -98,6 +98,8 @@ class RouteCounters:
     __slots__ = (
         "_cells",
         "_changed",
+        "_drilled",
+        "_drilled_latency",
         "_durations",
         "_ended",
         "_endings",
@@ -131,6 +133,8 @@ class RouteCounters:
         self._endpoints: dict[str, Pair] = {}
         self._paths: dict[str, Pair] = {}
         self._trials: dict[str, Pair] = {}
+        self._drilled: dict[str, int] = {}
+        self._drilled_latency = Durations()
         self._changed = False
         self._sent: RouteGauges | None = None
 
@@ -212,6 +216,15 @@ class RouteCounters:
         for refusal in refusals:
             self._would[refusal.reason] = self._would.get(refusal.reason, 0) + 1
             self._changed = True
+
+    def drilled(self, outcome: Outcome, latency_s: float | None, directive: str | None) -> None:
+        """Count what a drill made of a request; `end` counts the same request as ignored."""
+        self._drilled[outcome] = self._drilled.get(outcome, 0) + 1
+        if latency_s is not None:
+            self._drilled_latency.add(latency_s)
+        if directive is not None:
+            self._try(directive, outcome)
+        self._changed = True
 
     def _try(self, directive: str, outcome: Outcome) -> None:
         if outcome not in (Outcome.SUCCESS, Outcome.FAILURE):
@@ -295,6 +308,8 @@ class RouteCounters:
             concurrency_limit=gauges.concurrency_limit,
             trials=_copied(self._trials),
             held=dict(gauges.held),
+            drilled=dict(self._drilled),
+            drilled_latency=self._drilled_latency.row() if self._drilled else (0.0, ()),
         )
 
     def resend(self) -> None:

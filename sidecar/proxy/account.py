@@ -97,6 +97,7 @@ class Account:
     def _tell(self, wanted: int, seen: int, reason: Reason | None, template: str, now: float) -> None:
         """Tell those who want to hear of it; *seen* is the status that the client saw."""
         head, home = self._head, self._home
+        reason = reason or self.route.marked
         trail = (
             self._decision, trace_id(head, self._live.hop, self._bits), "" if home is None else home.label, self._repeats,
         )  # fmt: skip

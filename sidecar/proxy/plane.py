@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from heapq import nsmallest
 from operator import attrgetter
@@ -97,8 +98,8 @@ class Route:
     """One route, bound to its guards and counters."""
 
     __slots__ = (
-        "admit", "by_address", "client_key", "counters", "failure_statuses", "guard", "max_body_bytes", "name", "response_timeout_s", "samples",
-        "shaper", "slow_s", "upgrades",
+        "admit", "by_address", "client_key", "counters", "failure_statuses", "guard", "marked", "max_body_bytes", "name",
+        "response_timeout_s", "samples", "shaper", "slow_s", "upgrades",
     )  # fmt: skip
 
     def __init__(
@@ -124,9 +125,17 @@ class Route:
         self.response_timeout_s = response_timeout_s
         self.upgrades = frozenset(word.encode("ascii") for word in rule.upgrades)
         self.slow_s = slow_s
+        self.marked: Reason | None = None
 
     def __repr__(self) -> str:
         return f"<Route {self.name}>"
+
+    def counting(self, counters: RouteCounters, reason: Reason) -> Route:
+        """Return the same route for a request that is counted by *counters*, and told of with *reason*."""
+        other = copy(self)
+        other.counters = counters
+        other.marked = reason
+        return other
 
 
 class Live:
@@ -155,6 +164,11 @@ class Live:
 
     def __repr__(self) -> str:
         return f"<Live v{self.version} {list(self._routes)}>"
+
+    @property
+    def routes(self) -> dict[str, Route]:
+        """Return all routes by name."""
+        return self._routes
 
     def route_of(self, head: RequestHead) -> Route | Refusal:
         """Return whose rules *head* meets."""

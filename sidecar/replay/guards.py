@@ -47,6 +47,7 @@ REPLAYED: Final = frozenset(
     (Reason.RATE_LIMITED, Reason.CLIENT_THROTTLED, Reason.ISOLATED, Reason.BREAKER_OPEN)
 )  # decided anew
 _REST: Final = ""
+_NO_PAIRS: Final[Mapping[str, tuple[int, int]]] = {}
 
 
 @dataclass(slots=True)
@@ -296,7 +297,10 @@ class Guards:
             trips=trips,
             passed_trials={key: _trials(cohorts, phase) for key, cohorts in crossing.trials.items()},
             held={key: _whole(count, phase + 0.75) for key, count in crossing.held.items()},
-            **line.tables,
+            methods=line.tables.get("methods", _NO_PAIRS),
+            statuses=line.tables.get("statuses", _NO_PAIRS),
+            endpoints=line.tables.get("endpoints", _NO_PAIRS),
+            paths=line.tables.get("paths", _NO_PAIRS),
         )
 
     def _ask_breaker(self, crossing: Crossing, passed: Passed, at: float) -> tuple[Passed, int]:

@@ -101,6 +101,8 @@ class _Snapshot(Collector):
         for labels, count in views.isolations.items():
             self._put("sidecar_isolations", labels, count)
         self._put("sidecar_overrides_active", (), views.overrides_active)
+        for labels, count in views.drills.items():
+            self._put("sidecar_drills_current", labels, count)
 
     def _processes(self, totals: Totals, views: MetricViews) -> None:
         self._put("sidecar_config_version", (), views.config_version)

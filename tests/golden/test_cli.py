@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sidecar.cli.app import app
+from sidecar.controller.commands import Done
 from tests.support import documents as d
 from tests.support.admin import admin_server
 from tests.support.control import SECRETS, MemoryControl
@@ -71,6 +72,10 @@ CASES = {
     "config-validate": ["config", "validate", "new.yaml"],
     "config-validate-invalid": ["config", "validate", "bad.yaml"],
     "config-validate-invalid-json": ["config", "validate", "bad.yaml", "-o", "json"],
+    "drill-errors": ["drill", "errors", "--route", "checkout", "--for", "60s"],
+    "drill-unknown-route": ["drill", "hang", "--route", "nowhere"],
+    "drill-list": ["drill", "list"],
+    "drill-stop": ["drill", "stop"],
     "audit-list": ["audit", "list"],
     "audit-verify": ["audit", "verify"],
     "unknown-verb": ["statu"],
@@ -142,6 +147,43 @@ def test_status_of_a_troubled_sidecar(folder: Path) -> None:
         compare("status-troubled", run(url, ["status"]))
 
 
+def test_status_during_a_drill(folder: Path) -> None:
+    """Status says that a drill runs, when it ends, and how to stop it."""
+    control = MemoryControl()
+    control.status = lambda: {
+        **d.QUIET_STATUS,
+        "drill": {**d.DRILL, "state": "injecting", "end_time": "2026-03-01T03:21:30Z"},
+    }
+    with admin_server(control) as url:
+        compare("status-drill", run(url, ["status"]))
+
+
+def test_a_failed_drill(folder: Path) -> None:
+    """A drill of which one stage missed its target is exit 1, and the stage is named."""
+    control = MemoryControl()
+    missed = {"stage": "isolated", "target_s": 10.0, "took_s": None, "met": False}
+    failed = {**d.DRILL, "state": "failed", "stages": [*d.DRILL["stages"], missed]}
+
+    async def command(_: object) -> Done:
+        return Done(failed)
+
+    control.command = command
+    with admin_server(control) as url:
+        compare("drill-failed", run(url, ["drill", "errors", "--route", "checkout"]))
+
+
+def test_a_forgotten_drill(folder: Path) -> None:
+    """When the controller starts anew during a drill, the command says so and does not wait for ever."""
+    control = MemoryControl()
+
+    async def command(_: object) -> Done:
+        return Done({**d.DRILL, "id": 7, "state": "injecting"})
+
+    control.command = command
+    with admin_server(control) as url:
+        compare("drill-forgotten", run(url, ["drill", "errors", "--route", "checkout"]))
+
+
 def test_broken_chain(folder: Path) -> None:
     """An edited event is exit 1 and named."""
 
@@ -186,6 +228,9 @@ def test_no_golden_file_is_left_over() -> None:
     """Every golden file belongs to a case."""
     extra = {
         "audit-verify-broken",
+        "drill-failed",
+        "drill-forgotten",
+        "status-drill",
         "notify-test-refused",
         "status-quiet",
         "status-troubled",

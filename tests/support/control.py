@@ -16,10 +16,13 @@ from sidecar.controller.commands import (
     Demote,
     Done,
     Missed,
+    Practice,
     Promote,
     Rejected,
     RejectedKind,
     SetOverride,
+    StartDrill,
+    StopDrill,
     Teaching,
     Tune,
 )
@@ -88,7 +91,7 @@ class MemoryControl:
     """Answers from literal documents; remembers commands; keeps overrides and one config version's number."""
 
     def __init__(self) -> None:
-        self.commands: list[Command | Teaching] = []
+        self.commands: list[Command | Teaching | Practice] = []
         self.tapes = MemoryTapes()
         self.learning = MemoryProposals()
         self.taps = MemoryTaps()
@@ -117,6 +120,9 @@ class MemoryControl:
     def series(self, route: str, window_s: float, step_s: float) -> Document | None:
         return {**d.SERIES, "step_s": step_s} if route == "checkout" else None
 
+    def drills(self) -> Sequence[Document]:
+        return [d.DRILL]
+
     def isolations(self) -> Sequence[Document]:
         return [d.ISOLATION]
 
@@ -139,7 +145,7 @@ class MemoryControl:
     def overrides(self) -> Sequence[Document]:
         return list(self.set_overrides.values())
 
-    async def command(self, command: Command | Teaching) -> Done | Rejected:
+    async def command(self, command: Command | Teaching | Practice) -> Done | Rejected:
         self.commands.append(command)
         match command:
             case SetOverride():
@@ -162,6 +168,10 @@ class MemoryControl:
                 return Done({"items": [d.RECORD]})
             case Tune():
                 return Rejected(RejectedKind.CONFLICT, "nobody asks for that", "")
+            case StartDrill() | StopDrill():
+                if isinstance(command, StartDrill) and command.route != d.DRILL["route"]:
+                    return Rejected(RejectedKind.NOT_FOUND, f"there is no route '{command.route}'", "see /routes")
+                return Done(d.DRILL)
             case CloseBreaker():
                 return Done({"route": command.route, "breaker": "closed"})
             case _:

@@ -45,6 +45,7 @@ INCIDENT: dict[str, Any] = {
     "acknowledged_time": None,
     "resolved_time": None,
     "flaps": 1,
+    "drill": False,
     "signals": [SIGNAL, SLOW],
     "isolations": [ISOLATION],
     "suspect": {
@@ -126,6 +127,7 @@ STATUS: dict[str, Any] = {
     "incidents": [INCIDENT],
     "isolations": [ISOLATION],
     "overrides": [OVERRIDE],
+    "drill": None,
     "breakers_open": ["checkout"],
     "receivers": [RECEIVER],
 }
@@ -231,4 +233,10 @@ RECORD: dict[str, Any] = {
         "falsely_refused_s": 40.0, "demoted": None,
         "last": [{"incident": 12, "verdict": "confirmed", "time": "2026-01-05T12:00:00Z"}],
     },
+}  # fmt: skip
+
+DRILL: dict[str, Any] = {
+    "id": 1, "kind": "errors", "route": "checkout", "share": 1.0, "author": "ops", "state": "passed", "why": None,
+    "start_time": "2026-01-05T12:00:00Z", "end_time": "2026-01-05T12:01:00Z", "incident": 12,
+    "stages": [{"stage": "detected", "target_s": 5.0, "took_s": 2.0, "met": True}],
 }  # fmt: skip

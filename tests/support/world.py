@@ -91,6 +91,7 @@ class _Route:
     trials: dict[str, list[int]] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
     trips: int = 0
+    drilled: dict[str, int] = field(default_factory=dict)
 
 
 class World:
@@ -111,6 +112,7 @@ class World:
         self.engine = Engine(self.config, seed="seed", now=self.now, restored=restored, boot=boot)
         self.effects: list[fx.Effect] = []
         self.directives: tuple[Directive, ...] = ()
+        self.faults: set[str] = set()
         self.refuse: Callable[[Flow], float] = lambda flow: 0.0
         self.durable = True
         self.arrivals: list[tuple[float, int, int]] = []
@@ -156,6 +158,8 @@ class World:
         for effect in effects:
             if isinstance(effect, fx.SetDirectives):
                 self.directives = tuple(effect.items)
+            elif isinstance(effect, fx.SetFaults):
+                self.faults = {fault.route for fault in effect.items if fault.kind == "errors"}
         return effects
 
     # --- people and configs
@@ -268,6 +272,13 @@ class World:
             _add(row.refused, "client_throttled" if directive.scope.kind is ScopeKind.CLIENT else "isolated", held)
         failed = self._share(("fail", flow.route, flow.client, flow.endpoint), passed * flow.fail)
         good = passed - failed
+        if flow.route in self.faults:
+            _add(row.drilled, "failure", passed)
+            _add(row.outcomes, "ignored", passed)
+            if directive is not None:
+                _pair(row.trials, directive.id, 0, passed)
+            _add(row.outcomes, "cancelled", arrived - passed)
+            return arrived, arrived - passed - limited
         _add(row.outcomes, "success", good)
         _add(row.outcomes, "failure", failed)
         _add(row.outcomes, "cancelled", arrived - passed)
@@ -310,6 +321,7 @@ class World:
                 trials=dict(row.trials),
                 held=dict(row.held),
                 trips=row.trips,
+                drilled=dict(row.drilled),
             )
             for name, row in self._routes.items()
         }

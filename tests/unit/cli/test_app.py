@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sidecar.cli.app import app
 
-LATER = ("drill", "silence", "token")
+LATER = ("silence", "token")
 VERBS = {
     "run", "check", "demo", "status", "top", "explain", "events", "simulate", "tap",
     "incident list", "incident show", "incident ack", "incident confirm", "incident release", "incident note",
@@ -21,6 +21,7 @@ VERBS = {
     "override list", "override set", "override clear",
     "config show", "config validate", "config diff", "config apply", "config confirm", "config history",
     "config rollback", "config schema",
+    "drill errors", "drill latency", "drill hang", "drill surge", "drill bad-config", "drill stop", "drill list",
     "proposal list", "proposal show", "proposal apply", "proposal dismiss",
     "audit list", "audit verify", "control list", "control promote", "control demote", "control missed", "notify test", "breaker reset",
 }  # fmt: skip

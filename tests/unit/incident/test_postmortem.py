@@ -118,3 +118,16 @@ def test_the_draft_survives_lost_evidence() -> None:
     incident, events, _ = record(ended())
 
     assert "The frozen evidence is no longer stored." in postmortem(incident, events, None)
+
+
+def test_the_draft_of_a_drill_says_so() -> None:
+    """
+    Nobody takes a practised fault for a real one, in the title or in the first line.
+    """
+    world = ended()
+    incident, events, evidence = record(world)
+
+    draft = postmortem({**incident, "drill": True}, events, evidence)
+
+    assert "**This was a drill.**" in draft.split("## Summary", maxsplit=1)[0]
+    assert "a drill" not in postmortem(incident, events, evidence)

@@ -33,10 +33,10 @@ def test_failure_statuses_are_the_routes() -> None:
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_reason_has_one_outcome(reason: Reason) -> None:
     """
-    What the upstream did is a failure; what never reached it is cancelled; a client that left is ignored.
+    What the upstream did is a failure; what never reached it is cancelled; a client that left, and a drill, are ignored.
     """
     expected = Outcome.FAILURE if TABLE[reason].party is Party.UPSTREAM else Outcome.CANCELLED
-    if reason is Reason.CLIENT_DISCONNECTED:
+    if reason in (Reason.CLIENT_DISCONNECTED, Reason.DRILL):
         expected = Outcome.IGNORED
     assert classify(reason, None, FAILURES) is expected
 

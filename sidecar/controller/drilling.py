@@ -1,0 +1,349 @@
+"""
+Runs drills: the fault's beginning and end, what detection sees of it, and the grade of each stage.
+
+Theory
+    What a drill does to requests is counted as `ignored` everywhere (`/metrics`, rollups, tapes, objectives) and apart as
+    what it was made to look like. Only detection is shown the second: `shown` adds it to the seconds that the bank and the
+    attribution judge. Nothing is learnt from the route meanwhile. `surge` and `bad-config` touch no request at all: the
+    arrivals, or refusals, that detection is shown are made up here.
+
+Tables
+    injecting → recovering    its time is over, or a person stopped it
+    recovering → passed, failed    the loop has given everything back, or its target for that is over
+    injecting, recovering → aborted    real trouble: an incident elsewhere, or failures that no drill made
+
+What can go wrong
+    Real trouble elsewhere: the drill ends, and its incident takes in nothing more that is not its own (`intake.py`).
+    Real trouble on the drilled route while the drill's incident is open, or anywhere when that incident has grown wider: it
+    would page nobody. So requests that fail without a drill, a wider scope when real trouble ends the drill, and an
+    incident that outlives its drill for longer than its target, make it one like any other.
+    Where the drill takes every request nothing can be seen; a share below 1 leaves some to tell.
+    A restart: the drill is forgotten and its fault ends; its incident recovers, marked as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from sidecar.config.policies import Compiled
+from sidecar.controller.book import Book
+from sidecar.controller.commands import Done, Practice, Rejected, RejectedKind, StartDrill, StopDrill
+from sidecar.controller.effects import SetFaults
+from sidecar.controller.history import History
+from sidecar.controller.intake import Intake
+from sidecar.decide.lease import AUTOMATION, later
+from sidecar.decide.policy import CAUSES
+from sidecar.decide.suspect import Version
+from sidecar.detect.bank import Bank
+from sidecar.facts import Detector, Fault, Mode, Moment, RouteSecond, Scope, Signal
+from sidecar.incident import drill as drills
+from sidecar.incident.drill import Drill, DrillKind, DrillState, Stage
+from sidecar.incident.lifecycle import Incident
+from sidecar.measure.histogram import merge
+from sidecar.reasons import Reason
+
+KEPT: Final = 20
+WATCH_S: Final = 10.0
+SURGE_FACTOR: Final = 6
+REFUSED_RATIO: Final = 0.8
+TROUBLE_FAILURES, TROUBLE_RATIO = 5, 0.2
+LATENCY_S: Final = 2.0
+_ON_REQUESTS: Final = (DrillKind.ERRORS, DrillKind.LATENCY, DrillKind.HANG)
+_FOUND_BY: Final = {
+    DrillKind.ERRORS: (Detector.ERRORS,),
+    DrillKind.LATENCY: (Detector.ERRORS, Detector.LATENCY),
+    DrillKind.HANG: (Detector.ERRORS, Detector.LATENCY),
+    DrillKind.SURGE: (Detector.SURGE,),
+    DrillKind.BAD_CONFIG: (Detector.REFUSALS,),
+}  # what must be warm
+
+
+class Drilling:
+    """
+    The drill that runs, and those that ran.
+
+    Args:
+        book, history, bank, intake: Of the engine.
+    """
+
+    def __init__(self, book: Book, history: History, bank: Bank, intake: Intake) -> None:
+        self._book = book
+        self._history = history
+        self._bank = bank
+        self._intake = intake
+        self._drills: list[Drill] = []
+        self._version: Version | None = None
+
+    def __repr__(self) -> str:
+        return f"<Drilling {self.running}>"
+
+    @property
+    def running(self) -> Drill | None:
+        """Return the drill that is not over."""
+        return self._drills[-1] if self._drills and self._drills[-1].running else None
+
+    @property
+    def route(self) -> str:
+        """Return the route that is drilled; empty when none is."""
+        return self.running.route if self.running is not None else ""
+
+    def current(self) -> dict[str, Any] | None:
+        """Return the drill that runs; None when none does."""
+        return self.running.document() if self.running is not None else None
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Return the drills, the newest first."""
+        return [drill.document() for drill in reversed(self._drills)]
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def carry_out(self, command: Practice, compiled: Compiled, now: Moment) -> Done | Rejected:
+        """Begin or end a drill, as a person asks."""
+        return self.stop(command, now) if isinstance(command, StopDrill) else self.start(command, compiled, now)
+
+    def start(self, command: StartDrill, compiled: Compiled, now: Moment) -> Done | Rejected:
+        """Begin a drill, or say why not."""
+        problem = self._problem(command, now)
+        if problem is not None:
+            return problem
+        kind, route = DrillKind(command.kind), command.route
+        guards = compiled.guard.routes.get(route)
+        breaker = guards.breaker if guards is not None else None
+        respond = compiled.respond
+        targets = drills.targets(
+            kind,
+            breaker=breaker is not None and Mode.ENFORCE is breaker.mode is compiled.guard.mode,
+            ramp_s=respond.ramp_hold_s * len(respond.ramp),
+            clear_s=respond.clear_after_s,
+        )
+        ends = later(now, command.for_s)
+        drill = Drill(self._book.number_drill(), kind, route, command.share_ratio, command.author, now, ends, targets)
+        self._drills = [*self._drills, drill][-KEPT:]
+        self._intake.drilled = route
+        if kind in _ON_REQUESTS:
+            fault = Fault(drill.id, route, kind.value, ends.at, command.share_ratio, LATENCY_S)
+            self._book.emit(SetFaults((fault,)))
+        elif kind is DrillKind.BAD_CONFIG:
+            self._pretend_version(drill, now)
+        body = {"id": drill.id, "kind": kind.value, "for_s": command.for_s, "share": command.share_ratio}
+        self._book.event("drill.started", now, author=command.author, scope=Scope.route(route), body=body)
+        return Done(drill.document())
+
+    def _problem(self, command: StartDrill, now: Moment) -> Rejected | None:
+        if command.route not in self._history.routes:
+            known = ", ".join(self._history.routes)
+            return Rejected(RejectedKind.NOT_FOUND, f"there is no route '{command.route}'", f"the routes are {known}")
+        if not drills.SHORTEST_S <= command.for_s <= drills.LONGEST_S:
+            wanted = f"use --for {drills.SHORTEST_S:.0f}s to {drills.LONGEST_S:.0f}s, such as 60s"
+            return Rejected(RejectedKind.INVALID, f"a drill of {command.for_s:g} s is not possible", wanted)
+        if self.running is not None:
+            return _conflict(f"drill {self.running.id} is {self.running.state}", "`sidecar drill stop` ends it")
+        if self._book.running():
+            return _conflict(f"incident {self._book.running()[0].id} is open", "drill when nothing else is wrong")
+        rows = self._history.window((command.route,), now.at - WATCH_S)
+        rate = sum(row.arrivals for row in rows) / WATCH_S
+        if rate < drills.LEAST_PER_S:
+            least = f"at least {drills.LEAST_PER_S:g}/s are needed: send some traffic first"
+            return _conflict(f"{command.route} gets {rate:.2g} requests a second", least)
+        return self._not_ready(DrillKind(command.kind), command.route)
+
+    def _not_ready(self, kind: DrillKind, route: str) -> Rejected | None:
+        """Say which detector that must find it could not; None when all can."""
+        states = self._bank.states()
+        controls = {control.name: control for control in self._bank.inventory() if control.route == route}
+        for detector in _FOUND_BY[kind]:
+            control = controls[f"detect.{detector.value}"]
+            if states.get((route, detector)) == "alarm":
+                return _conflict(f"{control.name} still sounds", "drill again when it is quiet")
+            if control.state == "cannot run":
+                return _conflict(f"{control.name} cannot run: {control.why}", "drill again when it is warm")
+            if control.state == Mode.OFF.value:
+                return _conflict(
+                    f"{control.name} is off: nobody would find it", "set detect.mode to observe or enforce"
+                )
+        return None
+
+    def _pretend_version(self, drill: Drill, now: Moment) -> None:
+        number = self._book.versions[-1].number if self._book.versions else 1
+        changes = ({"path": f"routes.{drill.route}.limit.rate", "old": None, "new": "1/s (a drill)"},)
+        scope = frozenset((Scope.route(drill.route),))
+        self._version = Version(number, number, drill.author, "drill", now, changes, scope)
+        self._book.versions = [*self._book.versions, self._version]
+        self._bank.version_applied(now.at, number)
+
+    def stop(self, command: StopDrill, now: Moment) -> Done | Rejected:
+        """End the fault at once; the drill is graded all the same."""
+        drill = self.running
+        if drill is None:
+            return _conflict("no drill runs", "`sidecar drill errors --route R --for 60s` starts one")
+        if drill.state is DrillState.INJECTING:
+            drill = self._put(replace(drill, why=f"stopped by {command.author}"))
+            self._fade(drill, command.author, now)
+        return Done(self._drills[-1].document())
+
+    # --- every second -------------------------------------------------------------------------------------------------
+
+    def shown(self, rows: Sequence[RouteSecond]) -> tuple[RouteSecond, ...]:
+        """Return the seconds as detection is shown them."""
+        drill = self.running
+        if drill is None:
+            return tuple(rows)
+        return tuple(self._shown(row, drill) if row.route == drill.route else row for row in rows)
+
+    def _shown(self, row: RouteSecond, drill: Drill) -> RouteSecond:
+        injecting = drill.state is DrillState.INJECTING
+        if injecting and drill.kind is DrillKind.SURGE:
+            return replace(row, arrivals=row.arrivals * SURGE_FACTOR)
+        if injecting and drill.kind is DrillKind.BAD_CONFIG:
+            count = round(row.arrivals * REFUSED_RATIO)
+            return replace(
+                row, refused={**row.refused, Reason.RATE_LIMITED.value: count}, cancelled=row.cancelled + count
+            )
+        if not row.drilled:
+            return row
+        good, bad = row.drilled.get("success", 0), row.drilled.get("failure", 0)
+        return replace(
+            row,
+            successes=row.successes + good,
+            failures=row.failures + bad,
+            ignored=max(row.ignored - good - bad, 0),
+            latency=merge(row.latency, row.drilled_latency),
+        )
+
+    def look(self, heard: Sequence[Signal], now: Moment) -> None:
+        """
+        End the drill when a detector claims trouble elsewhere; called before claims are sorted into incidents.
+
+        Else the real trouble could join the drill's incident, which pages nobody.
+        """
+        drill = self.running
+        if drill is None:
+            return
+        real = next((s for s in heard if s.detector in CAUSES and s.scope.name not in ("", drill.route)), None)
+        if real is not None:
+            self._abort(drill, f"{real.detector} on {real.scope} is real", now)
+
+    def turn(self, now: Moment) -> None:
+        """Note what the loop has done by now, end what is over, and give the grade."""
+        drill = self.running
+        if drill is None:
+            self._watch_leftover(now)
+            return
+        drill = self._put(self._noted(drill, now))
+        trouble = self._trouble(drill, now)
+        if trouble:
+            self._abort(drill, trouble, now)
+        elif drill.state is DrillState.INJECTING and now.at >= drill.ends.at:
+            self._fade(drill, AUTOMATION, now)
+        elif drill.state is DrillState.RECOVERING:
+            self._grade(drill, now)
+
+    def _noted(self, drill: Drill, now: Moment) -> Drill:
+        number = drill.incident or next((i.id for i in self._book.incidents.values() if _of(drill, i)), None)
+        done = self._done(drill, number)
+        marks = {**drill.marks, **{stage: now for stage in done if stage in drill.targets and stage not in drill.marks}}
+        return replace(drill, incident=number, marks=marks)
+
+    def _done(self, drill: Drill, number: int | None) -> list[Stage]:
+        rows = self._history.window((drill.route,), drill.started.at)
+        done = [Stage.REFLEX] if any(row.trips for row in rows) else []
+        if number is None:
+            return done
+        incident = self._book.incidents[number]
+        done.append(Stage.DETECTED)
+        if incident.scope == Scope.route(drill.route) or len(self._history.routes) == 1:
+            done.append(Stage.ATTRIBUTED)
+        if number in self._intake.evidence:
+            done.append(Stage.EVIDENCE)
+        if self._book.told[number]:
+            done.append(Stage.TOLD)
+        if any(i.scope.contains(Scope.route(drill.route)) for i in self._book.live_of(incident)):
+            done.append(Stage.ISOLATED)
+        if incident.suspect is not None and incident.suspect.source == "drill":
+            done.append(Stage.BLAMED)
+        if drill.state is DrillState.RECOVERING and not incident.running and not self._book.live_of(incident):
+            done.append(Stage.RECOVERED)
+        return done
+
+    def _trouble(self, drill: Drill, now: Moment) -> str:
+        for incident in self._book.running():
+            if incident.id != drill.incident and incident.opened.at >= drill.started.at:
+                return f"incident {incident.id} on {incident.scope} is real"
+        return self._failing(drill, now)
+
+    def _failing(self, drill: Drill, now: Moment) -> str:
+        """Say that the drilled route fails by itself; empty while it does not."""
+        rows = self._history.window((drill.route,), max(drill.started.at, now.at - WATCH_S))
+        failures, judged = sum(row.failures for row in rows), sum(row.judged for row in rows)
+        if failures >= TROUBLE_FAILURES and failures >= TROUBLE_RATIO * judged:
+            return f"{failures} of {judged} requests that no drill touched failed on {drill.route}"
+        return ""
+
+    def _watch_leftover(self, now: Moment) -> None:
+        """Make the incident of a drill that is over one like any other, once there is more to it than the drill."""
+        drill = self._drills[-1] if self._drills else None
+        incident = self._book.incidents.get(drill.incident or 0) if drill is not None else None
+        if drill is None or incident is None or not (incident.running and incident.drill):
+            return
+        outlived = now.at - (drill.faulted or drill.ends).at > drill.targets[Stage.RECOVERED]
+        why = self._failing(drill, now) or (f"it outlives drill {drill.id}" if outlived else "")
+        if why:
+            self._make_real(incident, why, now)
+
+    def _make_real(self, incident: Incident, why: str, now: Moment) -> None:
+        self._book.put_incident(replace(incident, drill=False))
+        self._book.event("incident.real", now, incident=incident.id, scope=incident.scope, body={"why": why})
+        self._book.notify("escalated", incident.id, now)
+
+    # --- ends -----------------------------------------------------------------------------------------------------------
+
+    def _put(self, drill: Drill) -> Drill:
+        self._drills[-1] = drill
+        return drill
+
+    def _fade(self, drill: Drill, by: str, now: Moment) -> None:
+        """End the fault; the loop has to give everything back now."""
+        self._clean(drill)
+        self._put(replace(drill, state=DrillState.RECOVERING, faulted=now))
+        body = {"id": drill.id, "why": drill.why or "its time is over"}
+        self._book.event("drill.faded", now, author=by, scope=Scope.route(drill.route), body=body)
+
+    def _clean(self, drill: Drill) -> None:
+        if drill.kind in _ON_REQUESTS:
+            self._book.emit(SetFaults(()))
+        if self._version is not None:
+            self._book.versions = [version for version in self._book.versions if version is not self._version]
+            self._version = None
+
+    def _abort(self, drill: Drill, why: str, now: Moment) -> None:
+        self._clean(drill)
+        incident = self._book.incidents.get(drill.incident or 0)
+        own = self._failing(drill, now)
+        if incident is not None and incident.running and (own or incident.scope != Scope.route(drill.route)):
+            self._make_real(incident, own or f"it reaches beyond {drill.route}, and {why}", now)
+        self._finish(replace(drill, state=DrillState.ABORTED, faulted=drill.faulted or now, ended=now, why=why), now)
+
+    def _grade(self, drill: Drill, now: Moment) -> None:
+        assert drill.faulted is not None
+        waited = now.at - drill.faulted.at
+        over = Stage.RECOVERED in drill.marks or drill.incident is None or waited > drill.targets[Stage.RECOVERED]
+        if over:
+            met = all(drill.met(stage) for stage in drill.targets)
+            self._finish(replace(drill, state=DrillState.PASSED if met else DrillState.FAILED, ended=now), now)
+
+    def _finish(self, drill: Drill, now: Moment) -> None:
+        self._put(drill)
+        self._intake.drilled = ""
+        missed = [stage.value for stage in drill.targets if not drill.met(stage)]
+        body = {"id": drill.id, "state": drill.state.value, "missed": missed, "why": drill.why}
+        self._book.event("drill.ended", now, incident=drill.incident, scope=Scope.route(drill.route), body=body)
+
+
+def _of(drill: Drill, incident: Incident) -> bool:
+    return incident.drill and incident.opened.at >= drill.started.at
+
+
+def _conflict(problem: str, hint: str) -> Rejected:
+    return Rejected(RejectedKind.CONFLICT, problem, hint)
