@@ -30,6 +30,7 @@ class Reason(StrEnum):
     LOOP_DETECTED = "loop_detected"
     NO_ROUTE = "no_route"
     UPSTREAM_CONNECT_FAILED = "upstream_connect_failed"
+    UPSTREAM_TLS_FAILED = "upstream_tls_failed"
     UPSTREAM_RESET = "upstream_reset"
     UPSTREAM_PROTOCOL_ERROR = "upstream_protocol_error"
     UPSTREAM_CONNECT_TIMEOUT = "upstream_connect_timeout"
@@ -132,6 +133,8 @@ TABLE: Final[dict[Reason, Row]] = {
         "No route", "No route matches; add one, such as match: {path: /**}."),
     _R.UPSTREAM_CONNECT_FAILED: Row(502, "UF", "connection_refused", _own(_R.UPSTREAM_CONNECT_FAILED), _NONE,
         False, _UPSTREAM, "The service behind cannot be reached", "Retry later."),
+    _R.UPSTREAM_TLS_FAILED: Row(502, "UF", "tls_protocol_error", _own(_R.UPSTREAM_TLS_FAILED), _NONE, False, _UPSTREAM,
+        "The service behind cannot be reached safely", "Retry later."),
     _R.UPSTREAM_RESET: Row(502, "UC", "connection_terminated", _own(_R.UPSTREAM_RESET), _NONE, False, _UPSTREAM,
         "The service behind closed the connection", "Retry later."),
     _R.UPSTREAM_PROTOCOL_ERROR: Row(502, "UPE", "http_protocol_error", _own(_R.UPSTREAM_PROTOCOL_ERROR), _NONE,

@@ -140,7 +140,11 @@ class Supervisor:
             "sidecar starts", pid=os.getpid(), **addresses, workers=self._static["workers"], state=self._static["state"]
         )
         if sys.stderr.isatty():
-            say(f"your API is at http://{addresses['listen']}, the console's API at http://{addresses['admin']}")
+            urls = {
+                name: f"http{'s' if name in self._static.get('secure', ()) else ''}://{addresses[name]}"
+                for name in ("listen", "admin")
+            }
+            say(f"your API is at {urls['listen']}, the console's API at {urls['admin']}")
             say("next: `sidecar status` in another terminal; Ctrl-C drains and stops")
 
     def _close(self) -> None:

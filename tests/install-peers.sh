@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the tests meet for real: Debian packages, installed when they are missing and the user is root.
 set -euo pipefail
-wanted=(prometheus:promtool)
+wanted=(prometheus:promtool openssl:openssl)
 [[ ${1:-} == bench ]] && wanted+=(nginx-light:nginx haproxy:haproxy wrk:wrk)
 missing=()
 for pair in "${wanted[@]}"; do

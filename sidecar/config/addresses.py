@@ -42,12 +42,12 @@ def _write_endpoint(endpoint: Endpoint) -> object:
 
 
 _WEIGHTED: Final = "write http://HOST:PORT, or {url: http://HOST:PORT, weight: 2}"
-_URL_SCHEMA: Final = text_schema(r"http://[^/?#@]+/?|unix:/.+", "http://127.0.0.1:9000", "unix:/run/api.sock")
+_URL_SCHEMA: Final = text_schema(r"https?://[^/?#@]+/?|unix:/.+", "http://127.0.0.1:9000", "unix:/run/api.sock")
 EndpointUrl = Annotated[
     Endpoint,
     Kind(
         "URL",
-        "http://HOST:PORT or unix:/PATH, or {url, weight}",
+        "http://HOST:PORT, https://HOST:PORT or unix:/PATH, or {url, weight}",
         _endpoint,
         {
             "anyOf": [
@@ -106,6 +106,18 @@ def _webhook_url(value: object) -> str:
     return text
 
 
+def _certificate_host(value: object) -> str:
+    if isinstance(value, str) and value.startswith("*."):
+        return "*." + units.parse_host(value[2:])
+    return _host(value)
+
+
+CertificateHost = Annotated[
+    str,
+    Kind(
+        "host", "without port, *.example.com for one label", _certificate_host, text_schema("[^/ ]+", "api.example.com")
+    ),
+]
 Host = Annotated[str, Kind("host", "without port", _host, text_schema("[^/ ]+", "api.example.com"))]
 Network = Annotated[str, Kind("network", "CIDR", _network, text_schema("[0-9a-fA-F.:]+(/[0-9]+)?", "10.0.0.0/8"))]
 WebhookUrl = Annotated[

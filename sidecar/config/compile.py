@@ -36,6 +36,8 @@ from sidecar.config.sections import (
     SloSection,
     burst_of,
 )
+from sidecar.config.tls import TlsSection
+from sidecar.config.tls_policies import ClientCertificates, NamedCertificate, TlsPolicy, UpstreamTlsPolicy
 from sidecar.config.upstreams import EjectionSection, HealthSection
 from sidecar.decide.policies import RespondPolicy, Rung
 from sidecar.detect.policies import DetectPolicy
@@ -60,7 +62,10 @@ def compile_config(config: Config) -> Compiled:
     return Compiled(
         static=_static(config),
         admin=AdminPolicy(
-            tuple(Token(each.name, each.role.value, each.sha256) for each in config.admin.tokens), config.admin.insecure
+            tuple(Token(each.name, each.role.value, each.sha256) for each in config.admin.tokens),
+            config.admin.insecure,
+            _tls(config.admin.tls) if config.admin.tls else None,
+            tuple(config.admin.hosts),
         ),
         mode=config.mode,
         proxy=_proxy(config, tuple(_rule(route) for route in routes)),
@@ -104,6 +109,7 @@ def _proxy(config: Config, rules: tuple[RouteRule, ...]) -> ProxyPolicy:
         ratelimit_headers=config.ratelimit_headers,
         tracing=config.traceparent,
         end_tunnels=config.respond.end_tunnels,
+        tls=_tls(config.tls) if config.tls else None,
     )
 
 
@@ -121,6 +127,20 @@ def _upstream(config: Config) -> UpstreamPolicy:
         _health(up.health) if up.health else None,
         up.slow_start,
         up.resolve,
+        UpstreamTlsPolicy(up.tls.ca or "", up.tls.certificate or "", up.tls.key or "", up.tls.server_name or ""),
+    )
+
+
+def _tls(section: TlsSection) -> TlsPolicy:
+    asked = section.client_certificates or (
+        ClientCertificates.REQUIRED if section.client_ca else ClientCertificates.OFF
+    )
+    return TlsPolicy(
+        section.certificate,
+        section.key,
+        section.client_ca or "",
+        asked,
+        tuple(NamedCertificate(tuple(each.hosts), each.certificate, each.key) for each in section.sni),
     )
 
 

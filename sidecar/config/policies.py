@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from sidecar.config.tls_policies import SYSTEM_AUTHORITIES, TlsPolicy, UpstreamTlsPolicy
 from sidecar.decide.policies import RespondPolicy
 from sidecar.detect.policies import DetectPolicy
 from sidecar.facts import Mode
@@ -52,10 +53,17 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class AdminPolicy:
-    """Who may do what on the admin API; comes from the file only, never from an applied version."""
+    """
+    Who may do what on the admin API; comes from the file only, never from an applied version.
+
+    Attributes:
+        hosts: Names that browsers may call it by, beside loopback names and addresses.
+    """
 
     tokens: tuple[Token, ...] = ()
     insecure: bool = False
+    tls: TlsPolicy | None = None
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +73,14 @@ class Endpoint:
 
     Attributes:
         weight: Its part of the requests, against the others' weights.
+        tls: It speaks TLS (`https://`).
     """
 
     host: str
     port: int
     path: str = ""
     weight: int = 1
+    tls: bool = False
 
     def __str__(self) -> str:
         if self.path:
@@ -78,9 +88,9 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
-    def place(self) -> tuple[str, int, str]:
-        """Return what tells it from others: where it is, not how much it gets."""
-        return self.host, self.port, self.path
+    def place(self) -> tuple[str, int, str, bool]:
+        """Return what tells it from others: where it is and what it speaks, not how much it gets."""
+        return self.host, self.port, self.path, self.tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +163,7 @@ class UpstreamPolicy:
         health: How endpoints are asked whether they are well; None for not at all.
         slow_start_s: How long an endpoint that came back takes less than its weight.
         resolve_s: A name's addresses are looked up again after this.
+        tls: How `https://` endpoints are spoken to.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -165,6 +176,7 @@ class UpstreamPolicy:
     health: HealthPolicy | None = None
     slow_start_s: float = 10.0
     resolve_s: float = 30.0
+    tls: UpstreamTlsPolicy = SYSTEM_AUTHORITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +263,7 @@ class ProxyPolicy:
         explain: `full`, `reason` or `none`.
         ratelimit_headers: Send `RateLimit` and `RateLimit-Policy`.
         tracing: Pass and make `traceparent`.
+        tls: Of the listener; None for plain HTTP.
         end_tunnels: An isolation ends the tunnels that it covers.
     """
 
@@ -262,6 +275,7 @@ class ProxyPolicy:
     ratelimit_headers: bool = True
     tracing: bool = True
     end_tunnels: bool = False
+    tls: TlsPolicy | None = None
 
 
 class LogFormat(StrEnum):

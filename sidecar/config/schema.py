@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from sidecar.config.addresses import ListenAddress, Network, WebhookUrl
+from sidecar.config.addresses import Host, ListenAddress, Network, WebhookUrl
 from sidecar.config.fields import (
     ControlMode,
     Duration,
@@ -48,6 +48,7 @@ from sidecar.config.policies import (
     StorePolicy,
 )
 from sidecar.config.sections import BucketSection, ConcurrencySection, RouteSection, Section
+from sidecar.config.tls import TlsSection
 from sidecar.config.units import format_duration
 from sidecar.config.upstreams import UpstreamSection
 from sidecar.decide.policies import RespondPolicy
@@ -84,6 +85,10 @@ class AdminSection(Section):
     """The admin API; this whole section comes from the file only and is never changed by an applied version."""
 
     listen: ListenAddress = Field(default=_STATIC.admin, description="Where the admin API listens.")
+    tls: TlsSection | None = Field(default=None, description="Speak TLS there; on or off needs a restart.")
+    hosts: list[Host] = Field(
+        default=[], description="Names that it is called by, beside localhost and addresses; others are refused."
+    )
     insecure: Switch = Field(
         default=False, description="Allow a listener beyond loopback although it speaks plain HTTP."
     )
@@ -93,12 +98,12 @@ class AdminSection(Section):
 
     def faults(self) -> Iterator[Fault]:
         """Refuse plain HTTP beyond this machine unless somebody said so."""
-        if not self.insecure and not is_loopback(self.listen):
+        if not self.insecure and self.tls is None and not is_loopback(self.listen):
             problem = f"{self.listen} is beyond loopback, and tokens would travel in plain text"
             yield Fault(
                 ("listen",),
                 problem,
-                "listen on 127.0.0.1, or write `insecure: true` beside it (TLS is not available yet)",
+                "listen on 127.0.0.1, add `tls: {certificate: FILE, key: FILE}`, or write `insecure: true` beside it",
             )
 
 
@@ -274,6 +279,7 @@ class Config(Section):
     admin: AdminSection = Field(
         default=AdminSection(), description="The admin API; this section comes from the file only."
     )
+    tls: TlsSection | None = Field(default=None, description="Speak TLS on `listen`; absent: plain HTTP.")
     workers: Workers = Field(default=_STATIC.workers, description="Processes that serve.")
     mode: GlobalMode = Field(
         default=Mode.ENFORCE, description="observe: no control refuses anything, whatever its own mode says."

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from sidecar.config.certificates import problems
 from sidecar.config.errors import ConfigError, ConfigErrors
 from sidecar.config.fields import MASK
 from sidecar.config.layers import FLAGS
@@ -55,11 +56,15 @@ def resolve(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, s
     text = _read(file) if file is not None else ""
     compiled = load(text, name=name, environ=environ, flags=flags)
     _refuse_hidden(compiled, name)
+    _refuse_files(compiled, name)
     static, drain = compiled.static, compiled.drain
     return {
         "listen": str(static.listen),
         "observe": str(static.observe),
         "admin": str(static.admin),
+        "secure": [
+            name for name, tls in (("listen", compiled.proxy.tls), ("admin", compiled.admin.tls)) if tls is not None
+        ],
         "workers": static.workers,
         "state": static.state,
         "access_log": static.access_log,
@@ -86,6 +91,13 @@ def _refuse_hidden(compiled: Compiled, name: str) -> None:
     if hidden:
         problem = f"the hash of token {hidden[0]} is {MASK}, so nobody could use it"
         raise ConfigErrors([ConfigError("admin.tokens", 0, 0, problem, hint, name)])
+
+
+def _refuse_files(compiled: Compiled, name: str) -> None:
+    hint = "name files in PEM that this user may read"
+    found = [ConfigError(error.at, 0, 0, str(error), hint, name) for error in problems(compiled)]
+    if found:
+        raise ConfigErrors(found)
 
 
 def _parser() -> argparse.ArgumentParser:

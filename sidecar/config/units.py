@@ -215,7 +215,9 @@ def parse_address(value: object) -> Address:
 
 def parse_endpoint(value: object) -> Endpoint:
     """
-    Return host and port of `http://HOST[:PORT]`, or the path of `unix:/PATH`; the port is 80 when none is given.
+    Return host and port of `http://HOST[:PORT]` or `https://HOST[:PORT]`, or the path of `unix:/PATH`.
+
+    The port is 80 or 443 when none is given.
 
     Raises:
         UnitError: for any other scheme, and for credentials, a path, a query or a fragment.
@@ -226,9 +228,10 @@ def parse_endpoint(value: object) -> Endpoint:
     scheme, found, rest = text.partition("://")
     if not found:
         raise UnitError(f"{shown(value)} is not a URL", f"write http://{text if text.isascii() else 'HOST:PORT'}")
-    if scheme != "http":
+    if scheme not in ("http", "https"):
         raise UnitError(
-            f"{shown(scheme)} is not a scheme that endpoints can have", "write http://HOST:PORT or unix:/PATH"
+            f"{shown(scheme)} is not a scheme that endpoints can have",
+            "write http://HOST:PORT, https://HOST:PORT or unix:/PATH",
         )
     if "@" in rest:
         raise UnitError("an endpoint cannot hold credentials", "let the client or the API carry them")
@@ -236,9 +239,11 @@ def parse_endpoint(value: object) -> Endpoint:
     if any(mark in rest for mark in "/?#"):
         raise UnitError(f"{shown(value)} has more than host and port", "write http://HOST:PORT; paths pass unchanged")
     has_port = re.search(r":[0-9]*\Z", rest.rpartition("]")[2]) is not None
-    return Endpoint(*split_host_port(rest if has_port else f"{rest}:80", lowest_port=1))
+    tls = scheme == "https"
+    host, port = split_host_port(rest if has_port else f"{rest}:{443 if tls else 80}", lowest_port=1)
+    return Endpoint(host, port, tls=tls)
 
 
 def format_endpoint(endpoint: Endpoint) -> str:
     """Return the URL of *endpoint*."""
-    return str(endpoint) if endpoint.path else f"http://{endpoint}"
+    return str(endpoint) if endpoint.path else f"http{'s' if endpoint.tls else ''}://{endpoint}"

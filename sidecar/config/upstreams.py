@@ -25,6 +25,7 @@ from sidecar.config.fields import (
 from sidecar.config.kinds import Fault, count
 from sidecar.config.policies import EjectionPolicy, HealthPolicy, RetryPolicy, UpstreamPolicy
 from sidecar.config.sections import Section, twice
+from sidecar.config.tls import UpstreamTlsSection
 
 MOST_ENDPOINTS: Final = 256
 
@@ -136,6 +137,7 @@ class UpstreamSection(Section):
         default=_UPSTREAM.resolve_s,
         description="Names are looked up again after this; the last good addresses stay when that fails.",
     )
+    tls: UpstreamTlsSection = Field(default=UpstreamTlsSection(), description="How https:// endpoints are spoken to.")
 
     def faults(self) -> Iterator[Fault]:
         """Refuse an endpoint that stands there twice, and more of them than turns can be made for."""

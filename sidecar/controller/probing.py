@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -37,7 +38,9 @@ from aiolimiter import AsyncLimiter
 from yarl import URL
 
 from sidecar import __version__, clock
+from sidecar.config.certificates import CertificateError, Watch, client_context
 from sidecar.config.policies import Endpoint, HealthPolicy, UpstreamPolicy
+from sidecar.config.tls_policies import UpstreamTlsPolicy
 
 MOST_PER_S: Final = 50.0
 LEASE_INTERVALS: Final = 3.0
@@ -94,10 +97,7 @@ class Probing:
 
     def apply(self, policy: UpstreamPolicy) -> None:
         """Ask the endpoints of *policy* from now on, as it says."""
-        if self._policy is not None and (policy.endpoints, policy.health) == (
-            self._policy.endpoints,
-            self._policy.health,
-        ):
+        if self._policy is not None and _asked(policy) == _asked(self._policy):
             return
         self._policy = policy
         self._stop()
@@ -108,7 +108,7 @@ class Probing:
         if policy.health is not None:
             loop = asyncio.get_running_loop()
             self._tasks = [
-                loop.create_task(self._watch(endpoint, policy.health), name=f"probe {endpoint}")
+                loop.create_task(self._watch(endpoint, policy.health, policy.tls), name=f"probe {endpoint}")
                 for endpoint in policy.endpoints
             ]
 
@@ -123,14 +123,20 @@ class Probing:
             task.cancel()
         self._tasks = []
 
-    async def _watch(self, endpoint: Endpoint, policy: HealthPolicy) -> None:
+    async def _watch(self, endpoint: Endpoint, policy: HealthPolicy, tls: UpstreamTlsPolicy) -> None:
         label = str(endpoint)
+        files, context = Watch((tls.ca, tls.certificate, tls.key)), None
         async with _session(endpoint, policy) as session:
             await asyncio.sleep(policy.interval_s * _place(label))
             while True:
                 due_at = clock.now() + policy.interval_s
                 await self._pace.acquire()
-                problem = await _ask(session, endpoint, policy)
+                try:
+                    if endpoint.tls and (context is None or files.changed()):
+                        context = client_context(tls)
+                    problem = await _ask(session, endpoint, policy, context, tls.server_name)
+                except CertificateError as error:
+                    problem = str(error)
                 self._take(label, policy, problem)
                 await asyncio.sleep(max(0.0, due_at - clock.now()))
 
@@ -148,11 +154,14 @@ class Probing:
             self._tell(self.unhealthy)
 
 
-async def _ask(session: aiohttp.ClientSession, endpoint: Endpoint, policy: HealthPolicy) -> str:
+async def _ask(
+    session: aiohttp.ClientSession, endpoint: Endpoint, policy: HealthPolicy, tls: ssl.SSLContext | None, name: str
+) -> str:
     """Ask once; return what is wrong, empty when the endpoint is well."""
     authority = "localhost" if endpoint.path else str(endpoint)
+    url = URL(f"http{'s' if endpoint.tls else ''}://{authority}{policy.path}", encoded=True)
     try:
-        async with session.get(URL(f"http://{authority}{policy.path}", encoded=True), allow_redirects=False) as answer:
+        async with session.get(url, allow_redirects=False, ssl=tls or True, server_hostname=name or None) as answer:
             return "" if answer.status < 400 else f"status {answer.status}"
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return str(error) or type(error).__name__
@@ -170,6 +179,11 @@ def _session(endpoint: Endpoint, policy: HealthPolicy) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=_HEADERS,
     )
+
+
+def _asked(policy: UpstreamPolicy) -> tuple[object, ...]:
+    """Return what of *policy* the checks depend on."""
+    return policy.endpoints, policy.health, policy.tls
 
 
 def _place(label: str) -> float:

@@ -5,7 +5,7 @@ The loader needs YAML and pydantic: 25 MB of memory and 20 ms without a turn of 
 that proxies can afford neither, and needs the result only: frozen policies without a line of either.
 
     stdin   {"text", "name", "flags"}          the environment is inherited
-    stdout  the pickled `Compiled`, exit 0     or every error on stderr, exit 2
+    stdout  the pickled `Compiled`, exit 0     or every error on stderr, exit 2; also of files that it names for TLS
 
 The pickle comes from our own child over our own pipe; nobody else can write it.
 """
@@ -71,6 +71,7 @@ def main() -> int:
     """Answer one question on stdin."""
     import os  # noqa: PLC0415  only the child needs these
 
+    from sidecar.config.certificates import problems  # noqa: PLC0415
     from sidecar.config.errors import ConfigErrors  # noqa: PLC0415
     from sidecar.config.load import load  # noqa: PLC0415
 
@@ -79,6 +80,9 @@ def main() -> int:
         made = load(asked["text"], name=asked["name"], environ=os.environ, flags=asked["flags"])
     except ConfigErrors as invalid:
         sys.stderr.write(f"{invalid}\n")
+        return INVALID
+    if unusable := [f"{each.at}: {each}" for each in problems(made)]:
+        sys.stderr.write("\n".join(unusable) + "\n")
         return INVALID
     pickle.dump(made, sys.stdout.buffer)
     return 0

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from aiohttp import web
 from sidecar import __version__, clock
 from sidecar.admin.app import create_app as admin_app
 from sidecar.admin.first_token import first_token
+from sidecar.config.certificates import CertificateError, Renewing
 from sidecar.config.diff import touches
 from sidecar.config.errors import ConfigErrors
 from sidecar.config.policies import Token
@@ -129,10 +131,13 @@ class Controller:
         desk.learning.restore(await self._proposals())
         with contextlib.suppress(TimeoutError):  # what `/readyz` says must be known before it is asked
             await asyncio.wait_for(self._informed.wait(), INFORMED_S)
+        admin = self._configuring.admin
         runners = [
             await _serve(observe_app(self._metrics, self._checks), self._told.listener("observe")),
             await _serve(
-                admin_app(desk, allowed_hosts=_hosts(self._told.static["admin"])), self._told.listener("admin")
+                admin_app(desk, allowed_hosts=[*_hosts(self._told.static["admin"]), *admin.hosts]),
+                self._told.listener("admin"),
+                Renewing(admin.tls, "admin.tls", self._complain).context if admin.tls is not None else None,
             ),
         ]
         tasks = [
@@ -176,6 +181,9 @@ class Controller:
         await asyncio.gather(*(runner.cleanup() for runner in runners), self._dispatcher.close())
         await self._link.close()
         await self._journal.close()
+
+    def _complain(self, problem: str) -> None:
+        self._log.error("changed certificate files cannot be used", problem=problem)
 
     def _say_ready(self, *, ready: bool) -> None:
         self._ready = ready
@@ -339,10 +347,10 @@ def _hosts(admin: str) -> list[str]:
     return [host] if host and not admin.startswith("unix:") else []
 
 
-async def _serve(app: web.Application, listener: socket.socket) -> web.AppRunner:
+async def _serve(app: web.Application, listener: socket.socket, tls: ssl.SSLContext | None = None) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
     await runner.setup()
-    await web.SockSite(runner, listener).start()
+    await web.SockSite(runner, listener, ssl_context=tls).start()
     return runner
 
 
@@ -356,7 +364,11 @@ def main() -> int:
     async def serve() -> int:
         return await Controller(told).run()
 
-    return uvloop.run(serve())
+    try:
+        return uvloop.run(serve())
+    except CertificateError as error:
+        structlog.get_logger("controller").critical("nobody can be served on admin", problem=str(error))
+        return INVALID
 
 
 if __name__ == "__main__":

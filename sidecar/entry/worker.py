@@ -33,6 +33,7 @@ from typing import Any, Final
 import uvloop
 
 from sidecar import clock
+from sidecar.config.certificates import CertificateError
 from sidecar.config.policies import Compiled
 from sidecar.entry.access import AccessLog
 from sidecar.entry.compiling import CompileError, compile_beside, compile_now
@@ -60,7 +61,7 @@ from sidecar.link.frames import (
     Unhealthy,
 )
 from sidecar.link.runtime import BootConfig, link_path, read_boot
-from sidecar.proxy.downstream import Downstream
+from sidecar.proxy.door import Door
 from sidecar.proxy.plane import Plane
 from sidecar.proxy.sabotage import Saboteurs
 from sidecar.proxy.tap import Tap as Telling
@@ -90,8 +91,9 @@ class Worker:
         version = boot.version if boot is not None else 0
         room = room_here(told.name, compiled.proxy.downstream.max_connections)
         self.plane = Plane(
-            self._loop, self._install, self._shared(compiled), version, self._tap, now, seed=told.epoch, room=room
+            self._loop, self._install, self._shared(compiled), version, self._tap, now, told.epoch, room, self._complain
         )
+        self._door = Door(self.plane, compiled.proxy.tls, self._complain)
         path = told.static.get("access_log", compiled.static.access_log)
         self._access = AccessLog(path, compiled.access_log, self.plane.witness, told.name)
         self._born_at = clock.now()
@@ -124,7 +126,7 @@ class Worker:
         for descriptor in self._told.listen:
             listening = socket.socket(fileno=descriptor)
             listening.setblocking(False)
-            self._servers.append(await self._loop.create_server(self._accept, sock=listening, backlog=BACKLOG))
+            self._servers.append(await self._loop.create_server(self._door, sock=listening, backlog=BACKLOG))
         self._link.start()
         self._start(self._beat())
         turns = self._start(self._turn())
@@ -166,8 +168,8 @@ class Worker:
             await asyncio.wait_for(self.plane.emptied.wait(), grace_s)
         self._left.set()
 
-    def _accept(self) -> Downstream:
-        return Downstream(self.plane)
+    def _complain(self, event: str, problem: str) -> None:
+        say(event, level="warning", process=self._told.name, problem=problem)
 
     def _start(self, coroutine: Any) -> asyncio.Task[Any]:
         task = self._loop.create_task(coroutine)
@@ -201,6 +203,7 @@ class Worker:
                 self._saboteurs.look(now)
                 self.plane.witness.second(now)
                 self.plane.second(now)
+                self._door.turn(now)
                 self._report(now)
 
     def _tell_trips(self, now: float) -> None:
@@ -308,10 +311,12 @@ class Worker:
         problem = ""
         try:
             compiled = await asyncio.shield(prepared[1])
-        except (CompileError, OSError, asyncio.CancelledError) as error:
+            entry = self._door.prepared(compiled.proxy.tls)
+            self.plane.apply(self._shared(compiled), version, clock.now())
+        except (CompileError, CertificateError, OSError, asyncio.CancelledError) as error:
             problem = str(error) or "another version was prepared meanwhile"
         else:
-            self.plane.apply(self._shared(compiled), version, clock.now())
+            self._door.use(entry)
             self._saboteurs.look(clock.now())
             self._keep(prepared[0].text, compiled)
             self._drain = compiled.drain
@@ -406,7 +411,11 @@ def main() -> int:
     async def serve() -> int:
         return await Worker(told, boot, text, compiled).run()
 
-    return uvloop.run(serve())
+    try:
+        return uvloop.run(serve())
+    except CertificateError as error:
+        say("no client can be served", level="error", process=told.name, problem=f"{error.at}: {error}")
+        return INVALID
 
 
 if __name__ == "__main__":

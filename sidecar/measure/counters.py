@@ -40,6 +40,7 @@ _FLOOR_S, _CEILING_S, _LAST = histogram.FLOOR_S, histogram.CEILING_S, histogram.
 _FAILURE, _CANCELLED = Outcome.FAILURE, Outcome.CANCELLED
 _ENDINGS: Final = {
     Reason.UPSTREAM_CONNECT_FAILED: "refused",
+    Reason.UPSTREAM_TLS_FAILED: "refused",
     Reason.UPSTREAM_RESET: "reset",
     Reason.UPSTREAM_PROTOCOL_ERROR: "protocol",
     Reason.UPSTREAM_CONNECT_TIMEOUT: "timeout",

@@ -9,6 +9,7 @@ Theory.   Only a new connection needs a task; it belongs to one exchange and end
 Tables.   a new connection                     then
           stands                               the exchange has it
           refused, unreachable, name unknown   the next one is tried; at the end 502 upstream_connect_failed
+          no TLS comes of it                   the next one is tried; at the end 502 upstream_tls_failed
           not in its time                      the next one is tried; at the end 504 upstream_connect_timeout
           no descriptor is left                503 concurrency_limited: the fault is ours, and the endpoint's standing stays
           the client left                      the attempt is cancelled
@@ -21,6 +22,7 @@ import errno
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar import clock
+from sidecar.proxy.alerts import UpstreamTlsError
 from sidecar.proxy.upstream import Upstream
 from sidecar.reasons import Reason
 
@@ -78,6 +80,10 @@ class Dial:
             except TimeoutError:
                 reason = Reason.UPSTREAM_CONNECT_TIMEOUT
                 detail = f"{backend.label} did not accept a connection in time"
+            except UpstreamTlsError as error:
+                reason = Reason.UPSTREAM_TLS_FAILED
+                detail = f"{backend.label}: {error}"
+                self._pool.tls.say(backend.label, error)
             except OSError as error:
                 reason = Reason.UPSTREAM_CONNECT_FAILED
                 detail = f"{backend.label}: {error.strerror or error}"

@@ -28,11 +28,11 @@ class Downstream(asyncio.BufferedProtocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_body", "_eof", "_held", "_looping", "_pending", "_plane", "_reading", "_timer",
+        "_body", "_eof", "_held", "_looping", "_pending", "_plane", "_reading", "_scheme", "_timer",
         "active_at", "blocked", "exchange", "peer", "requests", "transport",
     )  # fmt: skip
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, *, secure: bool = False) -> None:
         self.transport: asyncio.Transport = NOWHERE
         self.peer: Peer = plane.live.hop.peer(None)
         self.requests = 0
@@ -42,6 +42,7 @@ class Downstream(asyncio.BufferedProtocol):
         self._plane = plane
         self._timer = plane.wheel.timer(self._expired)
         self._reading = Reading.HEAD
+        self._scheme = "https" if secure else "http"
         self._pending = b""
         self._body: Body | None = None
         self._looping = self._held = self._eof = False
@@ -117,7 +118,7 @@ class Downstream(asyncio.BufferedProtocol):
         if address is None and sock.family != socket.AF_UNIX:
             self.transport.abort()
             return
-        self.peer = plane.live.hop.peer(address)
+        self.peer = plane.live.hop.peer(address, self._scheme)
         refusal = plane.welcome(self, sock.fileno())
         if refusal is not None and plane.crowded(sock.fileno()):
             self._turn_away(refusal, now)

@@ -199,7 +199,7 @@ def _from_trusted(head: RequestHead, peer: Peer, host: bytes) -> bytes:
     proto = get(b"x-forwarded-proto", b"").lower()
     return b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nforwarded: %b\r\n" % (
         b"%b, %b" % (known, address) if known else address,
-        proto if proto in (b"http", b"https") else b"http",
+        proto if proto in (b"http", b"https") else peer.scheme,
         get(b"x-forwarded-host") or host,
         b"%b, %b" % (before, element) if before else element,
     )

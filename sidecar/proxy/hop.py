@@ -35,6 +35,7 @@ class Peer(NamedTuple):
         address: Its address as text; `unknown` when the socket could not tell.
         key: Its client key: the address, an IPv6 one by its /64.
         trusted: Its forwarding fields count.
+        scheme: What it speaks to us: http or https.
         lines: X-Forwarded-For and -Proto when it is not trusted.
         element: Its element of Forwarded, up to the host.
     """
@@ -42,11 +43,12 @@ class Peer(NamedTuple):
     address: str
     key: str
     trusted: bool
+    scheme: bytes
     lines: bytes
     element: bytes
 
 
-NOBODY: Final = Peer("unknown", "unknown", trusted=False, lines=b"", element=b"for=unknown")
+NOBODY: Final = Peer("unknown", "unknown", trusted=False, scheme=b"http", lines=b"", element=b"for=unknown")
 
 
 class Hop:
@@ -89,6 +91,7 @@ class Hop:
             text,
             "unknown" if found is None else client_key_of(found),
             found is not None and self._trusts(text),
+            scheme.encode("ascii"),
             f"x-forwarded-for: {text}\r\nx-forwarded-proto: {scheme}\r\n".encode("ascii"),
             f"for={node(found)};proto={scheme}".encode("ascii"),
         )

@@ -20,6 +20,7 @@ from sidecar.facts import Directive
 from sidecar.guard.guard import Guard, RouteGuard
 from sidecar.guard.policies import LimitMode
 from sidecar.measure.counters import Meter, RouteCounters
+from sidecar.proxy.alerts import Complain, unheard
 from sidecar.proxy.deadline import Wheel
 from sidecar.proxy.framing import RequestHead
 from sidecar.proxy.hop import Hop, Peer
@@ -195,6 +196,7 @@ class Plane:
         now: float,
         seed: str = "",
         room: Room = ANY,
+        complain: Complain = unheard,
     ) -> None:
         self.loop = loop
         self.room = room
@@ -213,7 +215,7 @@ class Plane:
         self._shapers: dict[str, Shaper] = {}
         self._shape(compiled)
         self.live = Live(compiled, version, install, self.guard, self.meter, tap, self._shapers)
-        self.pool = Pool(loop, self.wheel, compiled.proxy.upstream, seed or install.pseudonym)
+        self.pool = Pool(loop, self.wheel, compiled.proxy.upstream, seed or install.pseudonym, complain)
         self.retries = RetryBudget(now)
         nowhere = RouteRule(UNROUTED, Match())
         self.unrouted = Route(
@@ -239,11 +241,16 @@ class Plane:
         return self.guard.in_flight
 
     def apply(self, compiled: Compiled, version: int, now: float) -> None:
-        """Serve new requests under *compiled* from now on; those under way end under what they began with."""
+        """
+        Serve new requests under *compiled* from now on; those under way end under what they began with.
+
+        Raises:
+            CertificateError: when files for TLS to the API cannot be used; nothing is changed then.
+        """
+        self.pool.apply(compiled.proxy.upstream)
         self.guard.apply(compiled.guard, now)
         gone = self._shape(compiled)
         self.live = Live(compiled, version, self._install, self.guard, self.meter, self.tap, self._shapers)
-        self.pool.apply(compiled.proxy.upstream)
         for shaper in gone:
             shaper.close(now)
 
@@ -314,6 +321,7 @@ class Plane:
     def second(self, now: float) -> None:
         """Let time act on what is shared (about once a second)."""
         self.retries.note(self.pool.asked, now)
+        self.pool.tls.turn()
 
     def look_at_held(self, now: float) -> None:
         """Find the clients that left while we did not read from them (about twice a second)."""

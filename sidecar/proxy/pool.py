@@ -40,12 +40,14 @@ from typing import Final
 from sidecar import clock
 from sidecar.config.policies import Endpoint, UpstreamPolicy
 from sidecar.facts import Action, Directive, Mode, ScopeKind
+from sidecar.proxy.alerts import Complain, unheard
 from sidecar.proxy.deadline import Wheel
 from sidecar.proxy.dial import Dial, Dialler
 from sidecar.proxy.names import Names
 from sidecar.proxy.standing import Stand, Standing
 from sidecar.proxy.turns import pairs
 from sidecar.proxy.upstream import Home, Upstream
+from sidecar.proxy.upstream_tls import UpstreamTls
 from sidecar.reasons import Reason, Refusal
 
 HOT_S: Final = 0.1
@@ -94,7 +96,9 @@ class Backend:
     async def open_connection(self, address: str) -> Upstream:
         """Return a new connection to *address*, one of its host's."""
         loop, endpoint = self._pool.loop, self.endpoint
-        if endpoint.path:
+        if endpoint.tls:
+            upstream = await self._pool.tls.connect(self.new, address, endpoint.port, endpoint.host)
+        elif endpoint.path:
             _, upstream = await loop.create_unix_connection(self.new, endpoint.path)
         else:
             _, upstream = await loop.create_connection(self.new, address, endpoint.port)
@@ -152,9 +156,17 @@ class Backend:
         for upstream in tuple(self.open):
             peer = upstream.transport.get_extra_info("peername")
             if peer and peer[0] not in addresses:
-                upstream.retired = True
-                if upstream in self.idle:
-                    upstream.drop()
+                self._retire(upstream)
+
+    def renew(self) -> None:
+        """Let go of all connections: others are to be made in their place."""
+        for upstream in tuple(self.open):
+            self._retire(upstream)
+
+    def _retire(self, upstream: Upstream) -> None:
+        upstream.retired = True
+        if upstream in self.idle:
+            upstream.drop()
 
     def close(self) -> None:
         """End what is idle, and let what is in use end with its request."""
@@ -166,8 +178,16 @@ class Backend:
 class Pool:
     """All connections of one worker to the API; `asked` counts the choices made."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, policy: UpstreamPolicy, seed: str = "") -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        wheel: Wheel,
+        policy: UpstreamPolicy,
+        seed: str = "",
+        complain: Complain = unheard,
+    ) -> None:
         now = clock.now()
+        self.tls = UpstreamTls(loop, policy, complain)
         self.policy = policy
         self.wheel = wheel
         self.loop = loop
@@ -313,6 +333,10 @@ class Pool:
         """Run with *policy* from now on; connections to endpoints that stay are kept, and so is what is known of them."""
         now = clock.now()
         known = {backend.endpoint.place: backend for backend in self.backends}
+        if self.tls.apply(policy):  # before all else: its files may be refused
+            for backend in self.backends:
+                if backend.endpoint.tls:
+                    backend.renew()
         self.policy = policy
         self.names.refresh_s = policy.resolve_s
         self.backends = tuple(

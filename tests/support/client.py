@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+
+from tests.support.pki import say_end
 
 WAIT_S = 10.0
 
@@ -39,12 +42,21 @@ class Answer:
 class Client:
     """One connection."""
 
-    def __init__(self, address: tuple[str, int], *, receive_buffer: int = 0) -> None:
-        self.sock = socket.socket()
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        receive_buffer: int = 0,
+        tls: ssl.SSLContext | None = None,
+        name: str = "localhost",
+    ) -> None:
+        self.sock: socket.socket = socket.socket()
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(WAIT_S)
         self.sock.connect(address)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname=name, suppress_ragged_eofs=False)
         self._buffer = b""
 
     def __enter__(self) -> Self:
@@ -93,7 +105,7 @@ class Client:
     def read_to_end(self) -> bytes:
         """Read until a clean end of the connection."""
         try:
-            while received := self.sock.recv(1 << 20):
+            while received := self._receive():
                 self._buffer += received
         except ConnectionError:
             raise CutError(self._buffer, reset=True) from None
@@ -127,23 +139,32 @@ class Client:
 
     def _more(self) -> None:
         try:
-            received = self.sock.recv(1 << 20)
+            received = self._receive()
         except ConnectionError:
             raise CutError(self._buffer, reset=True) from None
         if not received:
             raise CutError(self._buffer, reset=False)
         self._buffer += received
 
+    def _receive(self, most: int = 1 << 20) -> bytes:
+        try:
+            return self.sock.recv(most)
+        except ssl.SSLZeroReturnError:  # both sides have said their end
+            return b""
+        except ssl.SSLEOFError:
+            raise ConnectionResetError("cut: the end came without close_notify") from None
+
     def closed(self) -> bool:
         """Wait for the other side's end; tell whether it came without a further byte."""
         try:
-            return not self._buffer and self.sock.recv(65536) == b""
+            return not self._buffer and self._receive(65536) == b""
         except ConnectionError:
             return True
 
     def end_sending(self) -> None:
         """Close our sending half."""
-        self.sock.shutdown(socket.SHUT_WR)
+        say_end(self.sock)
+        socket.socket.shutdown(self.sock, socket.SHUT_WR)  # an SSLSocket's own would read in plain from then on
 
     def reset(self) -> None:
         """End with RST."""

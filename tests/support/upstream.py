@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+
+from tests.support.pki import say_end
 
 WAIT_S = 10.0
 
@@ -122,7 +125,8 @@ class Conn:
 
     def close(self) -> None:
         """End the connection, and be sure that the end was sent."""
-        self.sock.shutdown(socket.SHUT_RDWR)
+        say_end(self.sock)
+        socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
         self.sock.close()
 
     def reset(self) -> None:
@@ -135,7 +139,7 @@ class Conn:
         try:
             while self.sock.recv(1 << 20):
                 pass
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLEOFError):
             return "reset"
         return "end"
 
@@ -160,6 +164,7 @@ class Upstream:
         orders: The test's words to a script that waits for them.
         accepted: Connections so far.
         path: Listen on this Unix socket in place of a port.
+        tls: Speak TLS.
     """
 
     script: Script = echo
@@ -169,6 +174,7 @@ class Upstream:
     accepted: int = 0
     port: int = 0
     path: str = ""
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         if self.path:
@@ -192,7 +198,9 @@ class Upstream:
     @property
     def url(self) -> str:
         """Its endpoint, for a config."""
-        return f"unix:{self.path}" if self.path else f"http://127.0.0.1:{self.port}"
+        if self.path:
+            return f"unix:{self.path}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     def next_request(self) -> Request:
         """Wait for the next whole request."""
@@ -216,7 +224,7 @@ class Upstream:
         """End every connection that stands."""
         for sock in list(self._open):
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Listen no more and end every connection."""
@@ -235,5 +243,12 @@ class Upstream:
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         with sock, contextlib.suppress(OSError, EOFError, queue.Empty):
-            self.script(Conn(self, sock, number))
+            if self.tls is None:
+                self.script(Conn(self, sock, number))
+            else:
+                with self.tls.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False) as secured:
+                    self._open.add(secured)  # it has taken the descriptor from the plain one
+                    self.script(Conn(self, secured, number))
+                    say_end(secured)
+                    self._open.discard(secured)
         self._open.discard(sock)

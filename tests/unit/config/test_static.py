@@ -35,6 +35,7 @@ def test_it_prints_one_line_of_json(tmp_path: Path) -> None:
         "listen": "[::1]:7000",
         "observe": "unix:/run/o.sock",
         "admin": "127.0.0.1:9901",
+        "secure": [],
         "workers": 3,
         "state": "/tmp/x",
         "access_log": "stdout",

@@ -125,11 +125,20 @@ def test_a_wrong_address_says_what_to_write(value: object, hint: str) -> None:
 
 def test_an_endpoint_is_http_host_and_port() -> None:
     """
-    An endpoint is `http://HOST[:PORT]`; TLS, paths and credentials are refused.
+    An endpoint is `http://HOST[:PORT]`, `https://HOST[:PORT]` or `unix:/PATH`; paths and credentials are refused.
     """
     assert Endpoint("api.internal", 80) == units.parse_endpoint("http://api.internal/")
     assert Endpoint("::1", 9000) == units.parse_endpoint("http://[::1]:9000")
-    for wrong in ("https://api.internal", "http://u:p@api", "http://api/v1", "127.0.0.1:9000", "http://api:0"):
+    assert Endpoint("api.internal", 443, tls=True) == units.parse_endpoint("https://api.internal")
+    assert Endpoint("", 0, "/run/a.sock") == units.parse_endpoint("unix:/run/a.sock")
+    for wrong in (
+        "ftp://api.internal",
+        "unix:a.sock",
+        "http://u:p@api",
+        "http://api/v1",
+        "127.0.0.1:9000",
+        "http://api:0",
+    ):
         with pytest.raises(UnitError):
             units.parse_endpoint(wrong)
 

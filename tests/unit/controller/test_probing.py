@@ -11,7 +11,9 @@ import pytest
 
 from sidecar import clock
 from sidecar.config.policies import Endpoint, HealthPolicy, UpstreamPolicy
+from sidecar.config.tls_policies import UpstreamTlsPolicy
 from sidecar.controller.probing import Probe, Probing
+from tests.support.pki import Authority
 from tests.support.upstream import Conn, Script, Upstream
 from tests.support.workers import until
 
@@ -126,6 +128,25 @@ async def test_a_unix_socket_is_asked(case: Case, tmp_path: Path) -> None:
     with Upstream(answering("500 No"), path=path):
         case.watch(Endpoint("", 0, path))
         await becomes(case, {f"unix:{path}"})
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_an_https_endpoint_is_asked_and_verified(case: Case, tmp_path: Path, trusted: bool) -> None:
+    """
+    TLS as the workers speak it: the given authority, the given name; who cannot be verified is not well.
+    """
+    authority = Authority.make(tmp_path)
+    other = authority if trusted else Authority.make(tmp_path, "other")
+    with Upstream(answering("200 OK"), tls=authority.serving(authority.sign("there", "api.test"))) as upstream:
+        endpoint = Endpoint("127.0.0.1", upstream.port, tls=True)
+        tls = UpstreamTlsPolicy(ca=str(other.ca), server_name="api.test")
+        case.probing.apply(UpstreamPolicy((endpoint,), health=POLICY, tls=tls))
+        if trusted:
+            await until(lambda: upstream.seen.qsize() >= 3)
+            assert case.told.last == {}
+        else:
+            await becomes(case, {str(endpoint)})
+            assert upstream.seen.empty()
 
 
 async def test_a_change_keeps_states_and_forgets_who_is_gone(case: Case) -> None:
