@@ -18,6 +18,8 @@ Tables
     (somebody sent it SIGTERM) is replaced while it drains. A second SIGTERM or SIGINT ends the draining at once.
 
 What can go wrong
+    A release that cannot run here changes nothing (SIGUSR2, `supervise/upgrade.py`), and the workers of one that could
+    are replaced only as far as its own become ready.
     A reload that cannot be loaded changes nothing. Changed listeners are bound before the old workers drain, so a bad
     address changes nothing either. `state` and a Unix socket's path hold a lock and cannot move while running.
     A child that cannot be started (no memory, no descriptors) is tried again as if it had died.
@@ -37,11 +39,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar import clock
+from sidecar import __version__, clock
 from sidecar.link.runtime import link_path
+from sidecar.supervise import handover
 from sidecar.supervise.backoff import Backoff
 from sidecar.supervise.child import Child, Kind, spawn
 from sidecar.supervise.descriptors import raise_limit
+from sidecar.supervise.handover import Handover
 from sidecar.supervise.listeners import ListenError, address_of, bind_all, bind_unix
 from sidecar.supervise.notify import Notifier
 from sidecar.supervise.reading import Reading
@@ -49,6 +53,8 @@ from sidecar.supervise.say import say
 from sidecar.supervise.signals import SignalSocket
 from sidecar.supervise.stand_in import StandIn
 from sidecar.supervise.start import Flags, StartError, forget_stale_boot, lock_state, private_runtime, resolve
+from sidecar.supervise.trial import try_release
+from sidecar.supervise.upgrade import Upgrade
 from sidecar.supervise.watch import watch
 
 TURN_S: Final = 0.25
@@ -75,24 +81,27 @@ class Supervisor:
     Args:
         flags: The command line.
         static: What `sidecar.config.static` printed.
+        left: What the release before this one left, when this one takes its place.
     """
 
-    def __init__(self, flags: Flags, static: Mapping[str, Any]) -> None:
+    def __init__(self, flags: Flags, static: Mapping[str, Any], left: Handover | None = None) -> None:
         self._flags = flags
         self._static = static
+        self._left = left
         self._phase = Phase.RUNNING
         self._left_at = self._closing_at = self._deadline = 0.0
         self._code = 0
         self._watch = watch(os.environ, static)
-        self._lock = lock_state(Path(static["state"]))
-        self._runtime = private_runtime(Path(static["state"]))
-        self._sockets = bind_all({name: static[name] for name in LISTENERS})
-        self._sockets["link"] = bind_unix(link_path(self._runtime))
+        self._lock = lock_state(Path(static["state"])) if left is None else handover.lock_of(left.lock)
+        self._runtime = private_runtime(Path(static["state"])) if left is None else Path(left.runtime)
+        self._sockets = self._bound() if left is None else handover.listeners(left)
         self._children: list[Child] = []
         self._rolling: list[Child] = []
         self._due: list[tuple[float, Kind]] = []
         self._backoff = {kind: Backoff() for kind in Kind}
+        self._outdated: list[Child] = []
         self._reading = Reading(flags.command)
+        self._upgrade = Upgrade(self._runtime)
         self._notifier = Notifier(os.environ, os.getpid())
         self._facts_at = 0.0
         self._selector = selectors.DefaultSelector()
@@ -106,10 +115,13 @@ class Supervisor:
     def run(self) -> int:
         """Serve until told to stop; return the exit code."""
         self._signals = SignalSocket(self._selector, self._signalled)
-        self._greet()
-        forget_stale_boot(self._runtime, self._static["file_hash"])
-        for kind in (Kind.CONTROLLER, *[Kind.WORKER] * int(self._static["workers"])):
-            self._start(kind)
+        if self._left is None:
+            self._greet()
+            forget_stale_boot(self._runtime, self._static["file_hash"])
+            for kind in (Kind.CONTROLLER, *[Kind.WORKER] * int(self._static["workers"])):
+                self._start(kind)
+        else:
+            self._take_over(self._left)
         while self._phase is not Phase.STOPPING or self._children:
             for key, _ in self._selector.select(TURN_S):
                 key.data(clock.now())
@@ -124,9 +136,11 @@ class Supervisor:
         if self._watch is not None and self._watch.take():
             self._reload("the file has changed")
         self._finish_reload(now)
+        self._finish_trial(now)
         if self._phase is Phase.RUNNING:
             self._restart_due(now)
             self._roll()
+            self._roll_controller()
         self._stand_in.switch(None if self._controller_serves() else self._sockets["observe"])
         self._stand_in.expire(now)
         self._tell_facts(now)
@@ -147,8 +161,14 @@ class Supervisor:
             say(f"your API is at {urls['listen']}, the console's API at {urls['admin']}")
             say("next: `sidecar status` in another terminal; Ctrl-C drains and stops")
 
+    def _bound(self) -> dict[str, socket.socket]:
+        bound = bind_all({name: self._static[name] for name in LISTENERS})
+        bound["link"] = bind_unix(link_path(self._runtime))
+        return bound
+
     def _close(self) -> None:
         self._reading.end()
+        self._upgrade.end()
         if self._watch is not None:
             self._watch.end()
         self._stand_in.switch(None)
@@ -179,6 +199,9 @@ class Supervisor:
             self._due.append((now + delay_s, kind))
             say(f"{name} cannot be started; again in {delay_s:.1f} s", level="error", problem=str(error))
             return
+        self._keep(child)
+
+    def _keep(self, child: Child) -> None:
         self._children.append(child)
         self._selector.register(child.heart, selectors.EVENT_READ, lambda now: self._hear(child, now))
         self._facts_at = 0.0
@@ -382,6 +405,74 @@ class Supervisor:
         elif self._rolling or spare < 0:
             self._start(Kind.WORKER)
 
+    # --- another release --------------------------------------------------------------------------------------
+
+    def _ask_trial(self, why: str) -> None:
+        if self._phase is not Phase.RUNNING:
+            return
+        self._notifier.reloading(clock.now())
+        try:
+            self._upgrade.ask(why, clock.now())
+        except OSError as error:
+            self._stay(str(error))
+
+    def _finish_trial(self, now: float) -> None:
+        try:
+            found = self._upgrade.take(now)
+        except OSError as error:
+            found = str(error)
+        if found is None or self._phase is not Phase.RUNNING:
+            return
+        if isinstance(found, str):
+            self._stay(found)
+            return
+        say(f"release {found['release']} can run: it takes this one's place", release=__version__)
+        self._reading.end()
+        self._stand_in.switch(None)
+        self._stay(self._upgrade.execute(self._what_is_left(found["static"])))
+
+    def _stay(self, problem: str) -> None:
+        self._notifier.reloaded()
+        say(f"{problem}; release {__version__} goes on", level="error")
+
+    def _what_is_left(self, wanted: Mapping[str, Any]) -> Handover:
+        return Handover(
+            __version__,
+            str(self._runtime),
+            static=self._static,
+            wanted=wanted,
+            sockets={name: listening.fileno() for name, listening in self._sockets.items()},
+            lock=self._lock.fileno(),
+            children=[handover.pack(child) for child in self._children],
+            restarts={kind.value: self._backoff[kind].restarts for kind in Kind},
+        )
+
+    def _take_over(self, left: Handover) -> None:
+        """Watch the children of the release before, and begin to replace them: first the workers, then the controller."""
+        for row in left.children:
+            self._keep(handover.unpack(row))
+        for kind in Kind:
+            self._backoff[kind].restarts = left.restarts.get(kind.value, 0)
+        handover.let_signals_in()
+        say(
+            f"release {__version__} has taken the place of {left.release}", pid=os.getpid(), children=len(left.children)
+        )
+        try:
+            self._take_static(left.wanted)
+        except (ListenError, OSError) as error:
+            say(f"{error}; the listeners stay where they are", level="error")
+        self._rolling = [worker for worker in self._workers() if not worker.draining]
+        self._outdated = [controller for controller in self._controllers() if not controller.draining]
+        if not self._controllers():
+            self._start(Kind.CONTROLLER)
+
+    def _roll_controller(self) -> None:
+        """Replace the controller of the release before once no worker of it is left to be replaced."""
+        if self._outdated and not self._rolling and self._ready():
+            for controller in self._outdated:
+                self._drain(controller, "stop")
+            self._outdated.clear()
+
     def _drain(self, child: Child, order: str = "drain", *, replaced: bool = False) -> None:
         child.draining = True
         child.tell(do=order, replaced=replaced)
@@ -392,6 +483,8 @@ class Supervisor:
                 self._leave(number.name)
             case signal.SIGHUP:
                 self._reload("SIGHUP")
+            case signal.SIGUSR2:
+                self._ask_trial("SIGUSR2")
             case _:
                 pass  # SIGCHLD: the turn reaps
 
@@ -401,7 +494,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = Flags.parse(sys.argv[1:] if argv is None else argv)
     raise_limit()
     try:
-        return Supervisor(flags, resolve(flags)).run()
+        left = Handover.take(os.environ)
+        if left is not None and left.trial:
+            return try_release(flags, left)
+        return Supervisor(flags, resolve(flags) if left is None else left.static, left).run()
     except StartError as error:
         if error.problem:
             sys.stderr.write(f"sidecar: {error.problem}\n  → {error.hint}\n")

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 MAX_LINE_BYTES: Final = 64 * 1024
 
@@ -26,6 +27,46 @@ class Kind(StrEnum):
 
     WORKER = "sidecar.entry.worker"
     CONTROLLER = "sidecar.entry.controller"
+
+
+class Process(Protocol):
+    """What the supervisor does with a child's process; `subprocess.Popen` is one."""
+
+    pid: int
+    returncode: int | Any
+
+    def poll(self) -> int | None:
+        """Return the exit status, negative for a signal; None while it lives."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+class Adopted:
+    """A child that another program of this process started: the release before this one (`handover.py`)."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Adopted {self.pid}{'' if self.returncode is None else f' ended with {self.returncode}'}>"
+
+    def poll(self) -> int | None:
+        """Return the exit status, negative for a signal; None while it lives."""
+        if self.returncode is None:
+            try:
+                found, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # somebody else took its status
+                self.returncode = 0
+            else:
+                self.returncode = os.waitstatus_to_exitcode(status) if found else None
+        return self.returncode
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 @dataclass(slots=True)
@@ -38,20 +79,21 @@ class Child:
         ready: What it said last.
         draining: It was told to leave.
         facts: The rest of its last heartbeat.
+        unread: The beginning of a line whose end has not come yet.
     """
 
     name: str
     kind: Kind
     index: int
     epoch: str
-    process: subprocess.Popen[bytes]
+    process: Process
     heart: socket.socket
     started_at: float
     heard_at: float | None = None
     ready: bool = False
     draining: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
-    _buffer: bytes = b""
+    unread: str = ""
 
     def __repr__(self) -> str:
         return f"<{self.name} pid {self.process.pid}{' ready' if self.ready else ''}{' draining' if self.draining else ''}>"
@@ -80,8 +122,8 @@ class Child:
         return True
 
     def _lines(self, received: bytes) -> Iterator[Mapping[str, Any]]:
-        *lines, rest = (self._buffer + received).split(b"\n")
-        self._buffer = rest[-MAX_LINE_BYTES:]
+        *lines, rest = (self.unread + received.decode("ascii", "replace")).split("\n")
+        self.unread = rest[-MAX_LINE_BYTES:]
         for line in lines:
             try:
                 made = json.loads(line)

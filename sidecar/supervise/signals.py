@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-TAKEN: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+TAKEN: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
 
 class SignalSocket:

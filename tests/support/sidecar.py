@@ -161,6 +161,7 @@ class Sidecar:
     Attributes:
         config: What is written to the file; change it and call `write`.
         folder: Holds the file, the state, the runtime directory and the log.
+        program: The command line's beginning.
         descriptors: Soft and hard file limit to start with; () leaves them as they are here.
     """
 
@@ -170,6 +171,7 @@ class Sidecar:
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="sc-")))
     process: subprocess.Popen[bytes] | None = None
     descriptors: tuple[int, int] | tuple[()] = ()
+    program: Sequence[str] = (sys.executable, "-m", "sidecar")
 
     def __post_init__(self) -> None:
         self.config.setdefault("state", str(self.folder / "state"))
@@ -230,7 +232,7 @@ class Sidecar:
         self._logged = log.stat().st_size if log.exists() else 0
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sidecar", "run", "-c", str(self.file), *self.args],
+                [*self.program, "run", "-c", str(self.file), *self.args],
                 cwd=self.folder, env={**self.environment, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True,
                 preexec_fn=self._begin,  # noqa: PLW1509  a system call or two

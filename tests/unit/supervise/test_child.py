@@ -63,7 +63,7 @@ def test_lines_that_say_nothing_are_no_heartbeat(pair: tuple[Child, socket.socke
     for _ in range(5):
         theirs.sendall(b"x" * 40_000)
         assert child.listen(1.0)
-    assert len(child._buffer) <= MAX_LINE_BYTES
+    assert len(child.unread) <= MAX_LINE_BYTES
     theirs.sendall(b'\n{"ready": true}\n')
     while not child.ready:
         assert child.listen(2.0)
