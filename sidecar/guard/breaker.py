@@ -189,7 +189,12 @@ class Breaker:
     # --- outcomes ------------------------------------------------------------------------------------------------
 
     def record(
-        self, ticket: Asked, outcome: Outcome, now: float, latency_s: float | None, *, client_error: bool
+        self,
+        ticket: Asked,
+        outcome: Outcome,
+        now: float,
+        latency_s: float | None,
+        client_error: bool,  # noqa: FBT001 - hot path: positional
     ) -> None:
         """Take the outcome of *ticket*, which is of the current generation."""
         ring = self.ring

@@ -47,8 +47,8 @@ class Limits:
     """
 
     __slots__ = (
-        "_client", "_client_slack", "_client_step", "_policy_texts", "_route", "_route_slack", "_route_step",
-        "_service", "_service_slack", "_service_step", "_shared", "_taken", "cost", "plain",
+        "_client", "_client_slack", "_client_step", "_field_texts", "_route", "_route_slack", "_route_step",
+        "_said", "_service", "_service_slack", "_service_step", "_taken", "_told", "cost", "plain",
     )  # fmt: skip
 
     def __init__(
@@ -57,13 +57,13 @@ class Limits:
         self._client, self._route, self._service = client, route, service
         self.cost = cost
         self._taken = 0
+        self._said = ("", 0, 0, b"")
         shared = ((ROUTE, route), (SERVICE, service))
-        self._shared = [
-            (NAMES[level], bucket) for level, bucket in shared if bucket is not None and not bucket.observed
-        ]
         rates = ((CLIENT, client), *shared)
-        self._policy_texts = {
-            NAMES[level]: bucket.rate.header(NAMES[level], cost) for level, bucket in rates if bucket is not None
+        self._field_texts = {
+            NAMES[level]: _fields_of(NAMES[level], bucket.rate.header(NAMES[level], cost))
+            for level, bucket in rates
+            if bucket is not None
         }
         #: No level observes: `take` is enough.
         self.plain = not any(level is not None and level.observed for level in (client, route, service))
@@ -78,6 +78,12 @@ class Limits:
         self._client_slack, self._client_step = _numbers(self._client, self.cost)
         self._route_slack, self._route_step = _numbers(self._route, self.cost)
         self._service_slack, self._service_step = _numbers(self._service, self.cost)
+        told = ((ROUTE, self._route), (SERVICE, self._service))
+        self._told = [
+            (NAMES[level], bucket, bucket.rate.burst, bucket.rate.rate)
+            for level, bucket in told
+            if bucket is not None and not bucket.observed
+        ]
 
     def take(self, client: str, now: float) -> Refusal | None:
         """
@@ -163,9 +169,9 @@ class Limits:
             if bucket is not None
         }
 
-    def header(self, client: str, now: float) -> tuple[str, str] | None:
+    def fields(self, client: str, now: float) -> bytes:
         """
-        Return the values of `RateLimit-Policy` and `RateLimit` for the most binding enforced level.
+        Return the field lines `RateLimit-Policy` and `RateLimit` for the most binding enforced level, or nothing.
 
         Binding most is the level with the fewest tokens left; `q` is the quota, `w` the seconds that refill it, `r`
         the requests left and `t` the seconds until the quota is whole again, rounded up. Written into every answer,
@@ -176,19 +182,30 @@ class Limits:
         binding, fewest, debt_s = "", _PLENTY, 0.0
         keyed = self._client
         if keyed is not None and not keyed.observed:
-            rate, tat = self._client_row(keyed, client, now)
-            debt_s = tat - now
-            fewest, binding = rate.burst - (debt_s * rate.rate if debt_s > 0.0 else 0.0), "client"
-        for name, bucket in self._shared:
+            rate, known = keyed.rate, keyed.tats.get(client)
+            if known is None or keyed.leases:
+                rate, known = self._client_row(keyed, client, now)
+            binding, debt_s = "client", known - now
+            fewest = rate.burst - debt_s * rate.rate if debt_s > 0.0 else rate.burst
+        for name, bucket, burst, per_s in self._told:
             owed_s = bucket.tat - now
-            left = bucket.rate.burst - (owed_s * bucket.rate.rate if owed_s > 0.0 else 0.0)
+            left = burst - owed_s * per_s if owed_s > 0.0 else burst
             if left < fewest:
                 fewest, binding, debt_s = left, name, owed_s
         if not binding:
-            return None
+            return b""
         reset_s = ceil(debt_s - EPSILON_S) if debt_s > 0.0 else 0
-        left = int(fewest / self.cost + EPSILON_S) if fewest > 0.0 else 0
-        return self._policy_texts[binding], f'"{binding}";r={left};t={reset_s}'
+        requests = fewest / self.cost + EPSILON_S if fewest > 0.0 else 0.0
+        said, said_left, said_reset_s, text = self._said
+        if binding == said and said_left <= requests < said_left + 1.0 and reset_s == said_reset_s:
+            return text
+        return self._say(binding, int(requests), reset_s)
+
+    def _say(self, binding: str, left: int, reset_s: int) -> bytes:
+        """Write the field lines, and keep them: most clients are far from their limits, so the next answer says the same."""
+        text = b"%b%d;t=%d\r\n" % (self._field_texts[binding], left, reset_s)
+        self._said = binding, left, reset_s, text
+        return text
 
     # --- the parts that a client's own share changes ---------------------------------------------------------------
 
@@ -241,6 +258,11 @@ class Limits:
 def _numbers(bucket: Bucket | KeyedBuckets | None, cost: float) -> tuple[float, float]:
     """Return how far ahead the TAT may be, and how far a request moves it, in seconds."""
     return (0.0, 0.0) if bucket is None else (bucket.rate.slack(cost), cost * bucket.rate.cost)
+
+
+def _fields_of(level: str, policy: str) -> bytes:
+    """Return the two field lines of a level up to the number of requests left."""
+    return f'ratelimit-policy: {policy}\r\nratelimit: "{level}";r='.encode("ascii")
 
 
 def observes(mode: LimitMode, overall: Mode) -> bool:

@@ -124,9 +124,8 @@ class RouteGuard:
         ticket: Ticket,
         outcome: Outcome,
         now: float,
-        *,
-        client_error: bool = False,
         latency_s: float | None = None,
+        client_error: bool = False,  # noqa: FBT001, FBT002 - hot path: positional
     ) -> None:
         """
         End *ticket*: return its permits and tell the breaker. Exactly once; a second call is counted as a fault.
@@ -135,8 +134,8 @@ class RouteGuard:
             ticket: What `admit` gave.
             outcome: As `measure/classify.py` decided it.
             now: Monotonic seconds.
-            client_error: The upstream answered 4xx: while half open that is a sign of life.
             latency_s: Last request byte sent → first response byte; the age at the end when there was no answer.
+            client_error: The upstream answered 4xx: while half open that is a sign of life.
         """
         if ticket.settled:
             self._shared.faults += 1
@@ -155,10 +154,10 @@ class RouteGuard:
         if ticket.beyond:
             concurrency.beyond -= ticket.beyond & 1
             service.beyond -= ticket.beyond >> 1
-        if ticket.first_byte_at is None and ticket.sent_at is not None:
+        if ticket.sent_at is not None:
             (self._late if ticket.slow else self._waiting).pop(ticket, None)
         if breaker is not None and ticket.generation == breaker.generation:
-            breaker.record(ticket, outcome, now, latency_s, client_error=client_error)
+            breaker.record(ticket, outcome, now, latency_s, client_error)
 
     def _learn(self, ticket: Ticket, outcome: Outcome, now: float, latency_s: float | None) -> None:
         """Let adaptive limits learn from a success, or from what never had an answer."""
@@ -167,9 +166,9 @@ class RouteGuard:
             for member in self._learning:
                 member.learn(latency_s if answered else None, now)
 
-    def limit_header(self, client: str, now: float) -> tuple[str, str] | None:
-        """Return the values of `RateLimit-Policy` and `RateLimit`, or None when no limit is enforced."""
-        return None if self._limits is None else self._limits.header(client, now)
+    def limit_fields(self, client: str, now: float) -> bytes:
+        """Return the field lines `RateLimit-Policy` and `RateLimit`; empty when no limit is enforced."""
+        return b"" if self._limits is None else self._limits.fields(client, now)
 
     # --- the same with directives and observing controls ---------------------------------------------------------
 

@@ -29,6 +29,7 @@ from sidecar.proxy.upstream import Home
 from sidecar.proxy.witness import TAP
 from sidecar.reasons import TABLE, Reason
 
+_FAILURE: Final = Outcome.FAILURE
 _LEFT: Final = TABLE[Reason.CLIENT_DISCONNECTED].status
 
 
@@ -36,11 +37,11 @@ class Account:
     """The figures of one exchange; its subclass sets them all."""
 
     __slots__ = (
-        "_bits", "_decision", "_ended", "_guard_s", "_head", "_home", "_latency_s", "_live", "_out_bytes", "_plane",
-        "_repeats", "_seen_bytes", "_started_at", "_ticket", "key", "route", "sent_at", "status",
+        "_decision", "_ended", "_guard_s", "_head", "_home", "_latency_s", "_live", "_out_bytes", "_plane",
+        "_repeats", "_seen_bytes", "_started_at", "_ticket", "_trace", "key", "route", "sent_at", "status",
     )  # fmt: skip
 
-    _bits: int
+    _trace: bytes
     _decision: str
     _ended: bool
     _guard_s: float
@@ -70,14 +71,17 @@ class Account:
             return
         self._ended = True
         route, ticket, status, head, home = self.route, self._ticket, self.status, self._head, self._home
-        outcome = classify(reason, status or None, route.failure_statuses)
-        if home is not None and home.watched and (reason is None or outcome is Outcome.FAILURE):
-            home.judge(now, failed=outcome is Outcome.FAILURE)
+        if reason is None:
+            outcome = route.outcomes.get(status) or route.outcome_of(status)
+        else:
+            outcome = classify(reason, status or None, route.failure_statuses)
+        failed = outcome is _FAILURE
+        if home is not None and home.watched and (failed or reason is None):
+            home.judge(now, failed=failed)
         latency_s, directive = self._latency_s, None
         if ticket is not None:
             self._ticket, directive = None, ticket.directive
-            client_error = 400 <= status < 500 and reason is None
-            route.guard.settle(ticket, outcome, now, client_error=client_error, latency_s=latency_s)
+            route.guard.settle(ticket, outcome, now, latency_s, 400 <= status < 500 and reason is None)
             if ticket.would:
                 refusing.would_have(self._plane, self._live, route, self.key, head, ticket.would, now)
         seen = own_status or status or _LEFT
@@ -87,7 +91,7 @@ class Account:
             self.key, head.method, seen, reason, outcome, now - self._started_at, latency_s, slow,
             "" if home is None else home.label, template, directive,
         )  # fmt: skip
-        samples, failed = route.samples, outcome is Outcome.FAILURE
+        samples = route.samples
         if (samples.any or failed) and samples.take(failed=failed):
             self._plane.tap.show(refusing.sample(route.name, self.key, head, seen, reason, latency_s, template, now))
         wanted = self._plane.witness.wants(seen, reason) if seen != SWITCHED else 0
@@ -99,7 +103,7 @@ class Account:
         head, home = self._head, self._home
         reason = reason or self.route.marked
         trail = (
-            self._decision, trace_id(head, self._live.hop, self._bits), "" if home is None else home.label, self._repeats,
+            self._decision, trace_id(head, self._live.hop, self._trace), "" if home is None else home.label, self._repeats,
         )  # fmt: skip
         told = refusing.facts(
             self.route.name,

@@ -12,9 +12,10 @@ from sidecar import clock
 from sidecar.proxy import refusing
 from sidecar.proxy.body import Body
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.framing import MAX_HEAD_BYTES, RequestHead, find_head_end, parse_request_head
+from sidecar.proxy.framing import MAX_HEAD_BYTES, find_head_end, parse_request_head
 from sidecar.proxy.hop import Peer
 from sidecar.proxy.linger import Lingering
+from sidecar.proxy.outbox import NEVER
 from sidecar.proxy.plane import Plane
 from sidecar.proxy.reading import BODY_LATE, HALF_CLOSED_S, HEAD_CUT, HEAD_LATE, IN_A_ROW, LAST_REQUEST_S, Reading
 from sidecar.proxy.scan import judge_request
@@ -29,7 +30,7 @@ class Downstream(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_body", "_eof", "_held", "_looping", "_pending", "_plane", "_reading", "_scheme", "_timer",
-        "active_at", "blocked", "exchange", "peer", "requests", "transport",
+        "active_at", "blocked", "exchange", "peer", "queued_in", "requests", "transport",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, *, secure: bool = False) -> None:
@@ -39,6 +40,7 @@ class Downstream(asyncio.BufferedProtocol):
         self.blocked = False
         self.exchange: Exchange | None = None
         self.active_at = clock.now()
+        self.queued_in = NEVER
         self._plane = plane
         self._timer = plane.wheel.timer(self._expired)
         self._reading = Reading.HEAD
@@ -72,7 +74,7 @@ class Downstream(asyncio.BufferedProtocol):
         """Take what the client sent."""
         try:
             if self._reading is _HEAD and not self._pending:
-                self._serve(bytes(READ_VIEW[:nbytes]))
+                self._serve(READ_VIEW[:nbytes].tobytes())
             else:
                 self._received(nbytes)
         except Exception as error:  # one request's fault must not reach the event loop
@@ -132,22 +134,25 @@ class Downstream(asyncio.BufferedProtocol):
             case Reading.HEAD:
                 self._serve(self._pending + READ_VIEW[:nbytes], len(self._pending))
             case Reading.BODY:
-                self._read_body(bytes(READ_VIEW[:nbytes]))
+                self._read_body(READ_VIEW[:nbytes].tobytes())
             case Reading.ANSWER:
                 self._pending += READ_VIEW[:nbytes]
                 if len(self._pending) >= READ_BYTES:
                     self._hold_reading(held=True)
             case Reading.REST:
-                self._read_rest(bytes(READ_VIEW[:nbytes]))
+                self._read_rest(READ_VIEW[:nbytes].tobytes())
 
     def _serve(self, data: bytes, seen: int = 0) -> None:
         """Serve the requests in *data* one after the other, as far as they are answered at once."""
+        plane, turns = self._plane, IN_A_ROW
+        if self.queued_in == plane.outbox.turn:
+            plane.outbox.flush()
         self._looping = True
         self._pending = b""
-        for _ in range(IN_A_ROW):
+        while True:
             now = clock.now()
-            end = find_head_end(data, seen)
-            if end < 0 or end > MAX_HEAD_BYTES:
+            end = find_head_end(data, seen) if seen else data.find(b"\r\n\r\n") + 4
+            if end < 4 or end > MAX_HEAD_BYTES:
                 self._looping = False
                 self._wait_for_head(data, seen, now)
                 return
@@ -156,24 +161,27 @@ class Downstream(asyncio.BufferedProtocol):
                 self._looping = False
                 self._reject(head, now)
                 return
-            data = self._begin(head, data[end:], now)
+            data = data[end:]
+            self.requests += 1
+            exchange = Exchange(plane, self, head, now)
+            if exchange.request_done:
+                self._wait_for_answer(exchange, now)
+                exchange.begin(b"", now)
+            else:
+                data = self._begin_body(exchange, data, now)
             if self.exchange is not None or self._reading is not _HEAD or self.blocked:
                 break
-            seen = 0
-        else:
-            self._plane.loop.call_soon(self._go_on)
+            seen, turns = 0, turns - 1
+            if not turns:
+                plane.loop.call_soon(self._go_on)
+                break
         self._looping = False
         if data and self._reading is not _CLOSED:
             self._pending = data
 
-    def _begin(self, head: RequestHead, rest: bytes, now: float) -> bytes:
-        """Begin one exchange; return the bytes that belong to the next request."""
-        self.requests += 1
-        self.exchange = exchange = Exchange(self._plane, self, head, now)
-        if exchange.request_done:
-            self._wait_for_answer(now)
-            exchange.begin(b"", now)
-            return rest
+    def _begin_body(self, exchange: Exchange, rest: bytes, now: float) -> bytes:
+        """Begin an exchange that has a body; return the bytes that belong to the next request."""
+        self.exchange = exchange
         self._reading, self._body = Reading.BODY, exchange.body
         payload, used = exchange.body.feed(rest)
         if exchange.body.complete:
@@ -222,14 +230,14 @@ class Downstream(asyncio.BufferedProtocol):
     def _body_done(self, exchange: Exchange, now: float) -> None:
         exchange.request_done = True
         self._body = None
-        self._wait_for_answer(now)
+        self._wait_for_answer(exchange, now)
 
-    def _wait_for_answer(self, now: float) -> None:
+    def _wait_for_answer(self, exchange: Exchange, now: float) -> None:
+        """Wait for the answer; the deadline that was set has no effect any more, see `_expired`."""
+        self.exchange = exchange
         self._reading = _ANSWER
         if self._eof:
             self._timer.set(now + HALF_CLOSED_S)
-        else:
-            self._timer.pause()
 
     def _read_rest(self, data: bytes) -> None:
         body = self._body
@@ -256,7 +264,7 @@ class Downstream(asyncio.BufferedProtocol):
         if held != self._held and self._reading is Reading.BODY:
             self._hold_reading(held=held)
 
-    def done(self, exchange: Exchange, *, keep: bool) -> None:
+    def done(self, exchange: Exchange, keep: bool, now: float) -> None:  # noqa: FBT001 - hot path: positional
         """Go on with the next request, or close, now that the answer is written."""
         if self.exchange is not exchange:
             return
@@ -271,7 +279,7 @@ class Downstream(asyncio.BufferedProtocol):
                 if self._pending:
                     self._go_on()
                 else:
-                    self._idle(clock.now())
+                    self._idle(now)
         elif self._reading is Reading.BODY:
             self._reading = Reading.REST
 
@@ -323,6 +331,7 @@ class Downstream(asyncio.BufferedProtocol):
 
     def _reject(self, refusal: Refusal, now: float) -> None:
         """Answer what is no request, and end."""
+        self._flush()
         self.transport.write(refusing.reject(self._plane, self.peer, refusal, now))
         self._linger()
 
@@ -337,8 +346,14 @@ class Downstream(asyncio.BufferedProtocol):
         if not transport.is_closing():
             Lingering(self._plane, transport, client_ended=self._eof)
 
+    def _flush(self) -> None:
+        """Have the last answer written, if it still waits."""
+        if self.queued_in == self._plane.outbox.turn:
+            self._plane.outbox.flush()
+
     def _retire(self) -> asyncio.Transport:
         """Let go of everything; return the transport."""
+        self._flush()
         self._reading = Reading.CLOSED
         self._timer.stop()
         self._plane.left(self)
@@ -366,6 +381,8 @@ class Downstream(asyncio.BufferedProtocol):
                 self._timer.set(now + self._plane.live.policy.downstream.body_timeout_s)
             case Reading.BODY if self.exchange is not None:
                 self.exchange.fail(BODY_LATE, now)
+            case Reading.ANSWER if not self._eof:
+                pass  # set before the request was whole: waiting for the answer is the API's time, not the client's
             case Reading.ANSWER if self.exchange is not None and self.exchange.flows():
                 self._timer.set(now + HALF_CLOSED_S)
             case _:

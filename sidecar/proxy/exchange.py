@@ -45,18 +45,20 @@ from sidecar.proxy.body import Body, ChunkedBody, LengthBody
 from sidecar.proxy.dial import Dial
 from sidecar.proxy.framing import RequestHead, ResponseHead
 from sidecar.proxy.headers import must_close, rechunks, request_head, response_head
+from sidecar.proxy.outbox import MOST_BYTES
 from sidecar.proxy.payload import NO_BODY, answer_part, body_of, refusal_of, request_part, skippable
 from sidecar.proxy.plane import Client, Live, Plane, Route
 from sidecar.proxy.pool import HOT_S
 from sidecar.proxy.shaper import Place
+from sidecar.proxy.trace import new_trace
 from sidecar.proxy.tunnel import Tunnel
 from sidecar.proxy.upgrade import offered, with_offer
 from sidecar.proxy.upstream import Home, Upstream
 from sidecar.reasons import TABLE, Reason, Refusal
 
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
-_TRACE_BITS: Final = 192
 _UNSENT: Final = -1.0
+_SAMPLED: Final = 7  # the overhead of one request in eight is enough for a histogram
 
 
 class Exchange(Account):
@@ -83,10 +85,10 @@ class Exchange(Account):
         self.status = 0
         self._ticket: Ticket | None = None
         self._place: Place | None = None
-        self._early = self.upgrade = b""
+        self._early = self.upgrade = self._trace = b""
         self._home: Home | None = None
         self._decision = ""
-        self._bits = self._out_bytes = self._seen_bytes = self._repeats = self._retries = 0
+        self._out_bytes = self._seen_bytes = self._repeats = self._retries = 0
         self._latency_s: float | None = None
         self._delimited = True
         self._own_s = 0.0
@@ -106,11 +108,12 @@ class Exchange(Account):
         if isinstance(route, Refusal):
             self.route.counters.arrive(self.key, now)
             return self.refuse(route, now)
-        self.route = route
-        self.key = key = live.key_of(route, self._client.peer, head)
+        self.route, peer = route, self._client.peer
+        self.key = key = peer.key if route.by_address and not peer.trusted else live.key_of(route, peer, head)
         route.counters.arrive(key, now)
         refusal = live.hop.loops(head) if b"via" in head.named else None
-        if refusal is None and self.body is not NO_BODY:
+        bodiless = self.body is NO_BODY
+        if refusal is None and not bodiless:
             refusal = self._bad_body(head.content_length or len(payload))
         if refusal is not None:
             return self.refuse(refusal, now)
@@ -118,7 +121,7 @@ class Exchange(Account):
         if isinstance(ticket, Refusal):
             return self._wait(payload, ticket, now)
         self._ticket = ticket
-        if self.body is not NO_BODY:
+        if not bodiless:
             self._early = self._frame(payload)
         return self._connect(now)
 
@@ -145,16 +148,21 @@ class Exchange(Account):
         backend = pool.choose() if home is None else pool.again(home, now)
         if backend is None:
             return self.fail(pool.refusal(now), now)
-        fresh = self._repeats > 0 or (self._client.requests == 1 and self._head.method not in _IDEMPOTENT)
-        upstream = None if fresh else backend.take(now - HOT_S if self._repeatable() else now)
+        idempotent = self._head.method in _IDEMPOTENT
+        if self._repeats or not (idempotent or self._client.requests > 1):
+            upstream = None
+        else:
+            upstream = backend.take(now - HOT_S if idempotent and self.body is NO_BODY else now)
         if upstream is None:
             self.dial = pool.dial(backend, self)
             self._client.hold(held=bool(self._early))
             self._guard_s = clock.now() - self._started_at
+            return None
+        self._send(upstream)
+        if self.request_done:
+            self._guard_s = self._own_s = self.sent_at - self._started_at
         else:
-            self._send(upstream)
-            self._guard_s = (self.sent_at if self.request_done else clock.now()) - self._started_at
-            self._own_s = self._guard_s if self.request_done else 0.0
+            self._guard_s = clock.now() - self._started_at
         return None
 
     def connected(self, upstream: Upstream, now: float) -> None:  # noqa: ARG002  Dialler's signature
@@ -166,14 +174,17 @@ class Exchange(Account):
     def _send(self, upstream: Upstream) -> None:
         self.upstream = upstream
         self._home = home = upstream.home
-        named = b"" if self._head.host else home.authority
-        self._bits = bits = clock.random_bits(_TRACE_BITS)
-        head = request_head(self._head, self._client.peer, self._live.hop, bits, named)
-        if self._head.upgrade:
+        asked = self._head
+        self._trace = trace = new_trace()
+        head = request_head(asked, self._client.peer, self._live.hop, trace, home.authority)
+        if asked.upgrade:
             head = self._offer(head)
-        upstream.ask(self, self._head.method, head + self._early if self._early else head)
-        self._early = b""
-        if self.request_done:
+        if self._early:
+            head, self._early = head + self._early, b""
+        if not self.request_done:
+            upstream.ask(self, asked.method, head, None)
+        else:
+            upstream.ask(self, asked.method, head, self._plane.outbox if len(head) <= MOST_BYTES else None)
             self._sent(upstream, clock.now())
 
     def _offer(self, head: bytes) -> bytes:
@@ -192,7 +203,7 @@ class Exchange(Account):
             self.route.guard.first_byte(self._ticket, now)
         self._settle(None, now)
         tunnel = Tunnel(self._plane, self._client.transport, upstream, self.route.name, self.key, self._tunnel_ended)
-        answer = with_offer(response_head(head, self._live.hop, minor=1, close=False), self.upgrade)
+        answer = with_offer(response_head(head, self._live.hop, 1, False), self.upgrade)
         tunnel.begin(self._client.detach(), answer + payload)
 
     def request_body(self, payload: bytes, now: float) -> None:
@@ -224,30 +235,29 @@ class Exchange(Account):
         useless = head.status == 100 and (self._seen_bytes or not self._head.expect_continue)
         if self._head.minor == 1 and not useless:
             self._interims = True
-            self._client.transport.write(response_head(head, self._live.hop, minor=1, close=False))
+            self._client.transport.write(response_head(head, self._live.hop, 1, False))
 
-    def response(self, head: ResponseHead, payload: bytes, now: float, *, whole: Body | None) -> None:
+    def response(self, head: ResponseHead, payload: bytes, now: float, whole: Body | None) -> None:
         """Pass the answer's head on, in one write with what came of its body."""
-        request = self._head
-        if head.status >= 400 and self._unwanted(head.status, now):
+        request, status, live, guard = self._head, head.status, self._live, self.route.guard
+        if status >= 400 and self._unwanted(status, now):
             return self._repeat(now)
         if self.sent_at >= 0.0:
             self._latency_s = now - self.sent_at
             if self._ticket is not None:
-                self.route.guard.first_byte(self._ticket, now)
-        self.status = head.status
+                guard.first_byte(self._ticket, now)
+        self.status = status
         if head.content_length is None:
             self._chunks = rechunks(head, request.minor)
             self._delimited = not must_close(head, request.minor)
         keep = self._delimited and self.request_done and request.keep_alive and not self._plane.draining
         self._keep = keep
         self._out_bytes = len(payload)
-        data = response_head(head, self._live.hop, minor=request.minor, close=not keep)
-        if self._live.policy.ratelimit_headers:
-            data = refusing.with_limits(data, self.route.guard.limit_header(self.key, now))
-        return self._answer(data + answer_part(payload, whole) if self._chunks else data + payload, now, whole)
+        limits = guard.limit_fields(self.key, now) if live.policy.ratelimit_headers else b""
+        answer = response_head(head, live.hop, request.minor, not keep, limits)
+        return self._answer(answer + (answer_part(payload, whole) if self._chunks else payload), now, whole)
 
-    def response_body(self, payload: bytes, now: float, *, whole: Body | None) -> None:
+    def response_body(self, payload: bytes, now: float, whole: Body | None) -> None:
         """Pass more of the answer's body on."""
         self._out_bytes += len(payload)
         self._answer(answer_part(payload, whole) if self._chunks else payload, now, whole)
@@ -256,11 +266,16 @@ class Exchange(Account):
         client, upstream = self._client, self.upstream
         self._moved = True
         if whole is not None:
-            self.upstream = None
-            client.transport.write(data)
+            self.upstream, plane = None, self._plane
+            if self._keep and len(data) <= MOST_BYTES:
+                client.queued_in = plane.outbox.add(client.transport, data)
+            else:
+                client.transport.write(data)
             self._settle(None, now)
-            self._plane.note_overhead(self._own_s + clock.now() - now)
-            client.done(self, keep=self._keep)
+            plane.answered += 1
+            if not plane.answered & _SAMPLED:
+                plane.meter.overhead(self._own_s + clock.now() - now)
+            client.done(self, self._keep, now)
         elif upstream is not None:
             client.transport.write(data)
             upstream.timer.set(now + self._live.policy.upstream.idle_timeout_s)
@@ -280,7 +295,7 @@ class Exchange(Account):
         self._out_bytes = len(data) - data.index(b"\r\n\r\n") - 4
         self._client.transport.write(data)
         self._settle(refusal.reason, now, row.status)
-        self._client.done(self, keep=keep)
+        self._client.done(self, keep, now)
 
     def fail(self, refusal: Refusal, now: float) -> None:
         """End an exchange that cannot go on: by an answer when none has begun, else by cutting it."""

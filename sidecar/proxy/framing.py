@@ -24,9 +24,10 @@ Tables.   limit                       value     precedents
           status                      100 … 999; the reason phrase without NUL and controls, may be missing
           line ends                   CRLF; a bare CR or LF, NUL, a control, obs-fold, a space before `:` is refused
 
-Memory.   Clients say the same again and again: a start line, a section of fields and a response's head are each read once and
-          then remembered (1024, 512 and 512 short ones), with what was written from them (`memo`, see `headers.py`). What is
-          remembered is exact: the key is the bytes themselves. A head that was never seen costs a look-up more.
+Memory.   Clients say the same again and again: a whole head, a start line, a section of fields and a response's head are each
+          read once and then remembered (1024, 1024, 512 and 512 short ones), with what was written from them (`memo`, see
+          `headers.py`). What is remembered is exact: the key is the bytes themselves. A head that was never seen costs a
+          look-up and a store more.
 
 What can go wrong. What is derived from a line or a section must depend on it alone; what needs both is in `_request`.
           Sections hold secrets of clients (Authorization, Cookie): they live as long as the memory, never outside of it.
@@ -58,6 +59,7 @@ MAX_RESPONSE_HEAD_BYTES: Final = 64 * 1024
 MAX_METHOD_BYTES: Final = 64
 
 _REMEMBERED_LINE: Final = 256
+_REMEMBERED_HEADS: Final = 1024
 _METHOD: Final = re.compile(rb"[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}" % MAX_METHOD_BYTES)
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 # llhttp has a closed list of methods; it is not asked about the lines of others. Fields are read behind a GET.
@@ -212,10 +214,20 @@ def parse_request_head(raw: bytes) -> RequestHead | Refusal:
     Returns:
         The head, or why it is refused; never raises, whatever the bytes are.
     """
+    known = _heads.get(raw)
+    if known is not None:
+        return known
     if len(raw) > MAX_HEAD_BYTES:
         return HEAD_TOO_LARGE
-    if raw.startswith(b"\r\n"):
-        raw = raw[2:]
+    head = _read_head(raw[2:] if raw.startswith(b"\r\n") else raw)
+    if len(raw) <= REMEMBERED_BYTES and isinstance(head, RequestHead):
+        if len(_heads) >= _REMEMBERED_HEADS:
+            _heads.clear()
+        _heads[raw] = head
+    return head
+
+
+def _read_head(raw: bytes) -> RequestHead | Refusal:
     at = raw.find(b"\r\n")
     start = _remembered_line(raw[:at]) if at <= _REMEMBERED_LINE else read_request_line(raw[:at])
     if isinstance(start, Refusal):
@@ -371,6 +383,7 @@ def bad_request(detail: str) -> Refusal:
     return Refusal(Reason.BAD_REQUEST, 0.0, "framing", detail)
 
 
+_heads: Final[dict[bytes, RequestHead]] = {}
 _remembered_line: Final = lru_cache(maxsize=1024)(read_request_line)
 _remembered_status: Final = lru_cache(maxsize=256)(read_status_line)
 _remembered_section: Final = lru_cache(maxsize=512)(read_section)

@@ -36,7 +36,6 @@ What can go wrong. A new traceparent says "sampled", as a service whose sampler 
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -67,7 +66,6 @@ _SPECIAL: Final = frozenset((b"via", b"te", b"trailer", b"traceparent", b"expect
 _SUSPICIOUS: Final = (b"x-forwarded", b"x-real-ip", b"proxy-")
 _TRACE: Final = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _COOKIE: Final = re.compile(rb"(?:^|(?<=;))[ \t]*" + CONSOLE_COOKIE + rb"[ \t]*=[^;]*(?:;|$)")
-_TRACE_BYTES: Final = 24
 _MEMO_KEYS: Final = 8  # peers, or ways to answer, that are remembered with one head
 
 _join_pair: Final = b": ".join
@@ -102,7 +100,7 @@ _remembered_plan: Final = lru_cache(maxsize=512)(_plan)
 _remembered_plan_back: Final = lru_cache(maxsize=512)(_plan_back)
 
 
-def request_head(head: RequestHead, peer: Peer, hop: Hop, trace: int, authority: bytes = b"") -> bytes:
+def request_head(head: RequestHead, peer: Peer, hop: Hop, trace: bytes, authority: bytes = b"") -> bytes:
     """
     Write the request as it goes to the upstream, always as HTTP/1.1, from its first byte to the blank line.
 
@@ -112,17 +110,17 @@ def request_head(head: RequestHead, peer: Peer, hop: Hop, trace: int, authority:
         head: The client's request.
         peer: The connection that it came on.
         hop: This install.
-        trace: 192 random bits for a new traceparent; used only when there is no valid one.
-        authority: The Host for the upstream when the client (of HTTP/1.0) named none.
+        trace: A new traceparent with the blank line (`trace.py`); used only when there is no valid one.
+        authority: The Host for the upstream where the client (of HTTP/1.0) named none.
     """
     memo = head.memo
     if memo is None or not head.host:
-        lines = _request_fields(head, peer, hop, authority)
+        lines = _request_fields(head, peer, hop, head.host or authority)
     else:
         key = (hop, peer.element, peer.trusted)
-        lines = memo.get(key) or remember(memo, key, _request_fields(head, peer, hop, authority))
+        lines = memo.get(key) or remember(memo, key, _request_fields(head, peer, hop, head.host))
     traced = not hop.tracing or (b"traceparent" in head.named and _traced(head))
-    return b"".join((head.line, lines, b"\r\n" if traced else _new_trace(trace)))
+    return b"".join((head.line, lines, b"\r\n" if traced else trace))
 
 
 def remember(memo: Memo, key: tuple[object, ...], made: bytes) -> bytes:
@@ -133,7 +131,7 @@ def remember(memo: Memo, key: tuple[object, ...], made: bytes) -> bytes:
     return made
 
 
-def _request_fields(head: RequestHead, peer: Peer, hop: Hop, authority: bytes) -> bytes:
+def _request_fields(head: RequestHead, peer: Peer, hop: Hop, host: bytes) -> bytes:
     """Write the fields of a request, all but a new traceparent."""
     named = head.named
     plan = _remembered_plan(head.names) if head.memo is not None else _plan(head.names)
@@ -147,7 +145,6 @@ def _request_fields(head: RequestHead, peer: Peer, hop: Hop, authority: bytes) -
             for name in plan.drop:
                 del named[name]
         text = b"\r\n".join(map(_join_pair, named.items())) + b"\r\n" if named else b""
-    host = head.host or authority
     return b"".join(
         (
             b"host: ",
@@ -236,20 +233,20 @@ def _traced(head: RequestHead) -> bool:
     return match is not None and (match[1] != b"00" or match[2] is None)
 
 
-def trace_id(head: RequestHead, hop: Hop, trace: int) -> str:
-    """Return the trace id that `request_head` sent, or would send; empty when it sends none."""
+def trace_id(head: RequestHead, hop: Hop, trace: bytes) -> str:
+    """Return the trace id that `request_head` sent; empty when it sent none."""
     if _traced(head):
         return head.named[b"traceparent"][3:35].decode("ascii")
-    return _new_trace(trace)[16:48].decode("ascii") if hop.tracing and trace else ""
+    return trace[16:48].decode("ascii") if hop.tracing else ""
 
 
-def _new_trace(trace: int) -> bytes:
-    """Write a traceparent as the last field, with the blank line."""
-    text = binascii.hexlify((trace or 1).to_bytes(_TRACE_BYTES, "big"))
-    return b"traceparent: 00-%b-%b-01\r\n\r\n" % (text[:32], text[32:])
-
-
-def response_head(response: ResponseHead, hop: Hop, *, minor: int, close: bool) -> bytes:
+def response_head(
+    response: ResponseHead,
+    hop: Hop,
+    minor: int,
+    close: bool,  # noqa: FBT001 - hot path: positional
+    limits: bytes = b"",
+) -> bytes:
     """
     Write the response as it goes to the client, always as HTTP/1.1, from its first byte to the blank line.
 
@@ -260,12 +257,16 @@ def response_head(response: ResponseHead, hop: Hop, *, minor: int, close: bool) 
         hop: This install.
         minor: The client's HTTP/1.x.
         close: The connection ends with this response.
+        limits: The field lines of our own limits. They are lists, of which a client heeds the strictest member
+            (draft-ietf-httpapi-ratelimit-headers, section 2), so behind the API's own they never loosen it.
     """
     memo = response.memo
     if memo is None:
-        return _response_head(response, hop, minor, close=close)
-    key = (hop, minor, close)
-    return memo.get(key) or remember(memo, key, _response_head(response, hop, minor, close=close))
+        text = _response_head(response, hop, minor, close=close)
+    else:
+        key = (hop, minor, close)
+        text = memo.get(key) or remember(memo, key, _response_head(response, hop, minor, close=close))
+    return b"%b%b\r\n" % (text, limits)
 
 
 def _response_head(response: ResponseHead, hop: Hop, minor: int, *, close: bool) -> bytes:
@@ -287,7 +288,6 @@ def _response_head(response: ResponseHead, hop: Hop, minor: int, *, close: bool)
             _framing_back(response, minor),
             hop.via[response.minor],
             b"connection: close\r\n" if close else b"" if minor else b"connection: keep-alive\r\n",
-            b"\r\n",
         )
     )
 

@@ -16,14 +16,16 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.config.policies import Compiled, Match, ProxyPolicy, RouteRule
-from sidecar.facts import Directive
+from sidecar.facts import Directive, Outcome
 from sidecar.guard.guard import Guard, RouteGuard
 from sidecar.guard.policies import LimitMode
+from sidecar.measure.classify import classify
 from sidecar.measure.counters import Meter, RouteCounters
 from sidecar.proxy.alerts import Complain, unheard
 from sidecar.proxy.deadline import Wheel
 from sidecar.proxy.framing import RequestHead
 from sidecar.proxy.hop import Hop, Peer
+from sidecar.proxy.outbox import Outbox
 from sidecar.proxy.pool import Pool
 from sidecar.proxy.retry import RetryBudget
 from sidecar.proxy.room import ANY, Room
@@ -39,12 +41,15 @@ if TYPE_CHECKING:
 
 UNROUTED: Final = "_none"  # the route of requests that reached none: malformed ones, and those that none matches
 _NEVER_SLOW: Final = float("inf")
+_REMEMBERED_LINE: Final = 256
+_REMEMBERED_LINES: Final = 2048
 
 
 class Client(Protocol):
     """The client's side of one connection, as an exchange sees it."""
 
     peer: Peer
+    queued_in: int
     transport: asyncio.Transport
     blocked: bool
     requests: int
@@ -52,7 +57,7 @@ class Client(Protocol):
     def hold(self, *, held: bool) -> None:
         """Read no more of the request's body, or go on."""
 
-    def done(self, exchange: Exchange, *, keep: bool) -> None:
+    def done(self, exchange: Exchange, keep: bool, now: float) -> None:  # noqa: FBT001 - hot path: positional
         """Go on with the next request, or close, now that the answer is written."""
 
     def cut(self, exchange: Exchange, *, delimited: bool) -> None:
@@ -100,7 +105,7 @@ class Route:
 
     __slots__ = (
         "admit", "by_address", "client_key", "counters", "failure_statuses", "guard", "marked", "max_body_bytes", "name",
-        "response_timeout_s", "samples", "shaper", "slow_s", "upgrades",
+        "outcomes", "response_timeout_s", "samples", "shaper", "slow_s", "upgrades",
     )  # fmt: skip
 
     def __init__(
@@ -123,6 +128,7 @@ class Route:
         self.by_address = rule.client_key == "address"
         self.max_body_bytes = rule.max_body_bytes
         self.failure_statuses = rule.failure_statuses
+        self.outcomes: dict[int, Outcome] = {}
         self.response_timeout_s = response_timeout_s
         self.upgrades = frozenset(word.encode("ascii") for word in rule.upgrades)
         self.slow_s = slow_s
@@ -137,6 +143,11 @@ class Route:
         other.counters = counters
         other.marked = reason
         return other
+
+    def outcome_of(self, status: int) -> Outcome:
+        """Return what a whole answer of *status* means; kept in `outcomes`."""
+        found = self.outcomes[status] = classify(None, status, self.failure_statuses)
+        return found
 
 
 class Live:
@@ -162,6 +173,7 @@ class Live:
         self._routes = {
             rule.name: _bind(rule, compiled, guard, meter, tap, shapers.get(rule.name)) for rule in proxy.routes
         }
+        self._by_line: dict[bytes, Route] = {}
 
     def __repr__(self) -> str:
         return f"<Live v{self.version} {list(self._routes)}>"
@@ -172,9 +184,19 @@ class Live:
         return self._routes
 
     def route_of(self, head: RequestHead) -> Route | Refusal:
-        """Return whose rules *head* meets."""
+        """Return whose rules *head* meets. Where hosts make no difference a short request line says it, so it is remembered."""
+        found = self._by_line.get(head.line)
+        if found is not None and not head.readings:
+            return found
         rule = self._router.route(head)
-        return rule if isinstance(rule, Refusal) else self._routes[rule.name]
+        if isinstance(rule, Refusal):
+            return rule
+        route = self._routes[rule.name]
+        if not (head.readings or self._router.asks_host) and len(head.line) <= _REMEMBERED_LINE:
+            if len(self._by_line) >= _REMEMBERED_LINES:
+                self._by_line.clear()
+            self._by_line[head.line] = route
+        return route
 
     def key_of(self, route: Route, peer: Peer, head: RequestHead) -> str:
         """Return who the client of *head* is on *route*."""
@@ -201,6 +223,7 @@ class Plane:
         self.loop = loop
         self.room = room
         self.wheel = Wheel(loop)
+        self.outbox = Outbox(loop)
         self.guard = Guard(compiled.guard, now)
         self.meter = Meter()
         self.tap = tap
@@ -211,7 +234,7 @@ class Plane:
         self.tunnels = Tunnels(self)
         self.held: set[Connection] = set()
         self._install = install
-        self._noted = -1  # the first one is counted
+        self.answered = 0
         self._shapers: dict[str, Shaper] = {}
         self._shape(compiled)
         self.live = Live(compiled, version, install, self.guard, self.meter, tap, self._shapers)
@@ -228,12 +251,6 @@ class Plane:
 
     def __repr__(self) -> str:
         return f"<Plane {self.live!r} {len(self.connections)} connections{' draining' if self.draining else ''}>"
-
-    def note_overhead(self, seconds: float) -> None:
-        """Count the time that the sidecar itself added to a request; one in eight is enough for a histogram."""
-        self._noted += 1
-        if not self._noted & 7:
-            self.meter.overhead(seconds)
 
     @property
     def in_flight(self) -> int:

@@ -60,21 +60,9 @@ def answer(
         close=close,
         minor=head.minor,
         head_only=head.method == "HEAD",
-        rate_limit=route.guard.limit_header(key, now) if limited else None,
+        rate_limit=route.guard.limit_fields(key, now) if limited else b"",
         jitter_ratio=jitter_ratio(),
     )
-
-
-def with_limits(head: bytes, limits: tuple[str, str] | None) -> bytes:
-    """
-    Return an answer's *head* with what the client may still send, behind what the API said of its own limits.
-
-    The fields are lists (draft-ietf-httpapi-ratelimit-headers, section 2): a client heeds the strictest member, so
-    ours never loosen the API's.
-    """
-    if limits is None:
-        return head
-    return b"%bratelimit-policy: %b\r\nratelimit: %b\r\n\r\n" % (head[:-2], limits[0].encode(), limits[1].encode())
 
 
 def reject(plane: Plane, peer: Peer, refusal: Refusal, now: float) -> bytes:

@@ -28,7 +28,7 @@ def render(
     close: bool = False,
     minor: int = 1,
     head_only: bool = False,
-    rate_limit: tuple[str, str] | None = None,
+    rate_limit: bytes = b"",
     jitter_ratio: float = 0.0,
 ) -> bytes:
     """
@@ -41,7 +41,7 @@ def render(
         close: The connection ends with this answer (also when the reason's row says so).
         minor: The client's HTTP/1.x.
         head_only: The request was HEAD: the body is announced but not sent.
-        rate_limit: Texts for RateLimit-Policy and RateLimit, or None.
+        rate_limit: The field lines RateLimit-Policy and RateLimit, or nothing.
         jitter_ratio: 0..1, fixed for one decision, so that clients of one outage do not return together.
 
     Returns:
@@ -58,14 +58,12 @@ def render(
     retry_after_s = _retry_after_s(refusal, row, jitter_ratio)
     if retry_after_s is not None:
         lines.append(f"retry-after: {retry_after_s}")
-    if rate_limit is not None:
-        lines += [f"ratelimit-policy: {rate_limit[0]}", f"ratelimit: {rate_limit[1]}"]
     lines.append(f"proxy-status: {_proxy_status(refusal, row, explain)}")
     if close or row.close:
         lines.append("connection: close")
     elif minor == 0:
         lines.append("connection: keep-alive")
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    head = b"%b\r\n%b\r\n" % ("\r\n".join(lines).encode("ascii"), rate_limit)
     return head if head_only else head + body
 
 

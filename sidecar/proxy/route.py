@@ -58,7 +58,7 @@ def _pattern(path: str) -> str:
 
 
 class Router:
-    """The routes of one config, ready to match."""
+    """The routes of one config, ready to match; `asks_host` tells whether any of them names a host."""
 
     def __init__(self, routes: tuple[RouteRule, ...]) -> None:
         self._routes = routes
@@ -68,6 +68,7 @@ class Router:
             (method, host): self._table(method, host) for method in (*self._methods, "") for host in (*self._hosts, "")
         }
         self._remembered = lru_cache(maxsize=4096)(self._match)
+        self.asks_host = bool(self._hosts)
 
     def __repr__(self) -> str:
         return f"<Router {', '.join(rule.name for rule in self._routes)}>"

@@ -30,7 +30,8 @@ What can go wrong
   reports the loss.
 * A pooled connection was closed by the API while it was idle: `is_fresh` asks the kernel (a poll without waiting,
   0.4 µs) before each use; what slips through in the moment between is the exchange's one retry.
-* A byte beyond the answer belongs to no request: the connection is out of step and is never used again.
+* A byte beyond the answer belongs to no request: the connection is out of step and is never used again. Nor is one
+  on which the API speaks while the next request still waits in the outbox: that is no answer to it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from sidecar import clock
 from sidecar.proxy.body import Body, ChunkedBody, LengthBody, UntilCloseBody
 from sidecar.proxy.deadline import Timer, Wheel
 from sidecar.proxy.framing import ResponseHead, find_head_end, parse_response_head
+from sidecar.proxy.outbox import NEVER, Outbox
 from sidecar.proxy.scan import judge_response
 from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW
 from sidecar.proxy.upgrade import SWITCHED, agrees
@@ -66,10 +68,10 @@ class Caller(Protocol):
     def interim(self, head: ResponseHead, now: float) -> None:
         """Take an interim (1xx) answer."""
 
-    def response(self, head: ResponseHead, payload: bytes, now: float, *, whole: Body | None) -> None:
+    def response(self, head: ResponseHead, payload: bytes, now: float, whole: Body | None) -> None:
         """Take the final answer's head with what came of its body; *whole* is the body when that is all of it."""
 
-    def response_body(self, payload: bytes, now: float, *, whole: Body | None) -> None:
+    def response_body(self, payload: bytes, now: float, whole: Body | None) -> None:
         """Take more of the body; *whole* is the body when that was the last of it."""
 
     def upstream_lost(self, reason: Reason, detail: str, now: float, *, untouched: bool) -> None:
@@ -110,7 +112,7 @@ class Upstream(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_body", "_interim", "_keep", "_method", "_partial", "_paused", "_poll",
+        "_asked_in", "_body", "_interim", "_keep", "_method", "_outbox", "_partial", "_paused", "_poll",
         "blocked", "caller", "home", "idle_since", "retired", "timer", "transport", "used",
     )  # fmt: skip
 
@@ -121,9 +123,11 @@ class Upstream(asyncio.BufferedProtocol):
         self.timer: Timer = wheel.timer(self._expired)
         self.used = 0
         self.idle_since = 0.0
+        self._asked_in = NEVER
         self.blocked = False
         self.retired = False
         self._method = ""
+        self._outbox: Outbox | None = None
         self._partial = b""
         self._body: Body | None = None
         self._keep = False
@@ -137,13 +141,17 @@ class Upstream(asyncio.BufferedProtocol):
 
     # --- the caller's side ---------------------------------------------------------------------------------------
 
-    def ask(self, caller: Caller, method: str, data: bytes) -> None:
-        """Send a request's head, with what is there of its body, for *caller*."""
+    def ask(self, caller: Caller, method: str, data: bytes, outbox: Outbox | None) -> None:
+        """Send a request's head, with what is there of its body, for *caller*; at the end of the turn if *outbox*."""
         self.caller = caller
         self.used += 1
         self._method = method
         self._interim = 0
-        self.transport.write(data)
+        self._outbox = outbox
+        if outbox is None:
+            self.transport.write(data)
+        else:
+            self._asked_in = outbox.add(self.transport, data)
 
     def pause(self) -> None:
         """Read no more of the answer until `resume`: the client does not keep up."""
@@ -186,7 +194,7 @@ class Upstream(asyncio.BufferedProtocol):
         """Take what the API sent."""
         caller = self.caller
         try:
-            self._received(bytes(READ_VIEW[:nbytes]))
+            self._received(READ_VIEW[:nbytes].tobytes())
         except Exception as error:  # one request's fault must not reach the event loop
             self.drop()
             if caller is not None:
@@ -217,9 +225,12 @@ class Upstream(asyncio.BufferedProtocol):
     # --- the answer ----------------------------------------------------------------------------------------------
 
     def _received(self, data: bytes) -> None:
-        caller, now = self.caller, clock.now()
+        caller, outbox, now = self.caller, self._outbox, clock.now()
         if caller is not None and self._body is None and not self._partial:
-            self._read_head(caller, data, now)
+            if outbox is not None and outbox.turn == self._asked_in:
+                self._spoke_first(caller, now)
+            else:
+                self._read_head(caller, data, now)
         elif caller is None:
             self.drop()  # bytes that nobody asked for: the connection is out of step
         elif self._body is None:
@@ -227,15 +238,16 @@ class Upstream(asyncio.BufferedProtocol):
         else:
             self._read_body(caller, self._body, data, now)
 
+    def _spoke_first(self, caller: Caller, now: float) -> None:
+        """Take no answer to a request that still waits in the outbox."""
+        self.drop()
+        caller.upstream_lost(Reason.UPSTREAM_PROTOCOL_ERROR, "the API spoke before it was asked", now, untouched=True)
+
     def _read_head(self, caller: Caller, data: bytes, now: float) -> None:
         while True:
-            end = find_head_end(data, len(self._partial))
-            if end < 0:
-                problem = judge_response(data, len(self._partial))
-                if problem is not None:
-                    self._fail(caller, problem, now)
-                else:
-                    self._partial = data
+            end = find_head_end(data, len(self._partial)) if self._partial else data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                self._wait_for_head(caller, data, now)
                 return
             self._partial = b""
             head = parse_response_head(data[:end], self._method)
@@ -259,11 +271,19 @@ class Upstream(asyncio.BufferedProtocol):
                 return
         self._keep = head.keep_alive
         if head.content_length == len(data) and not head.bodiless:
-            self._answered(caller, now, in_step=True)  # the usual answer: whole in one read
-            caller.response(head, data, now, whole=_WHOLE)
+            self._answered(caller, now, True)  # the usual answer: whole in one read
+            caller.response(head, data, now, _WHOLE)
         else:
             self._body = _body(head)
             self._read_body(caller, self._body, data, now, head)
+
+    def _wait_for_head(self, caller: Caller, data: bytes, now: float) -> None:
+        """Wait for the rest of a head that can still become valid."""
+        problem = judge_response(data, len(self._partial))
+        if problem is not None:
+            self._fail(caller, problem, now)
+        else:
+            self._partial = data
 
     def _read_body(self, caller: Caller, body: Body, data: bytes, now: float, head: ResponseHead | None = None) -> None:
         payload, used = body.feed(data)
@@ -272,13 +292,13 @@ class Upstream(asyncio.BufferedProtocol):
             return
         whole = body if body.complete else None
         if whole is not None:
-            self._answered(caller, now, in_step=used == len(data))
+            self._answered(caller, now, used == len(data))
         if head is not None:
-            caller.response(head, payload, now, whole=whole)
+            caller.response(head, payload, now, whole)
         elif payload or whole is not None:
-            caller.response_body(payload, now, whole=whole)
+            caller.response_body(payload, now, whole)
 
-    def _answered(self, caller: Caller, now: float, *, in_step: bool) -> None:
+    def _answered(self, caller: Caller, now: float, in_step: bool) -> None:  # noqa: FBT001 - hot path: positional
         """Let go of the caller; go home when the next request may follow."""
         self.caller = self._body = None
         if self._paused:
@@ -314,7 +334,7 @@ class Upstream(asyncio.BufferedProtocol):
             return
         now = clock.now()
         if body is not None and error is None and body.finish():
-            caller.response_body(b"", now, whole=body)
+            caller.response_body(b"", now, body)
             return
         what = "within its head" if self._partial else "before its answer" if body is None else "within its body"
         detail = f"the API closed the connection {what}" + (f": {error}" if error else "")

@@ -119,7 +119,7 @@ class Reflex:
             late = outcome is Outcome.SUCCESS and slow_left > 0
             slow_left -= late
             counts[outcome] += 1
-            breaker.record(request, outcome, now, breaker.slow_s if late else 0.0, client_error=True)
+            breaker.record(request, outcome, now, breaker.slow_s if late else 0.0, True)
         return Passed(counts[Outcome.SUCCESS], counts[Outcome.FAILURE], counts[Outcome.IGNORED])
 
 

@@ -169,6 +169,15 @@ class Playbook:
         self.guard.apply(self.policy, self.now)
         return self._note("apply another policy")
 
+    def limit_header(self, client: str, now: float) -> tuple[str, str] | None:
+        """Return the values of `RateLimit-Policy` and `RateLimit` that *client* is told."""
+        lines = self.route.limit_fields(client, now).decode().removesuffix("\r\n")
+        if not lines:
+            return None
+        (one, policy), (two, limit) = (line.split(": ") for line in lines.split("\r\n"))
+        assert (one, two) == ("ratelimit-policy", "ratelimit")
+        return policy, limit
+
     def passed(self, count: int) -> int:
         """Send *count* requests that succeed at once where they are admitted; return how many were."""
         admitted = 0

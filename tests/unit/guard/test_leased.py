@@ -99,7 +99,7 @@ def test_a_leased_client_has_its_share_and_keeps_its_tokens() -> None:
     play.guard.share(Shares(0.5, {CLIENT: 0.9}), 0.0)
     play.send(4).expect(Refuse(RATE_LIMITED, pytest.approx(1 / 8.82), "limit.per_client"))
     assert play.at(1.0).passed(20) == 8
-    assert play.route.limit_header("k1", 1.0) == ('"client";q=10;w=1', '"client";r=0;t=2')
+    assert play.limit_header("k1", 1.0) == ('"client";q=10;w=1', '"client";r=0;t=2')
     play.guard.share(Shares(0.5), 1.0)
     play.expect(NO)
     assert play.at(2.0).passed(20) == 5
@@ -134,7 +134,7 @@ def test_a_later_guards_refusal_gives_a_leased_clients_token_back() -> None:
     play = of_two(route)
     play.guard.share(Shares(0.5, {CLIENT: 0.9}), 0.0)
     play.send(outcome=PENDING).expect(*[Refuse(CONCURRENCY_LIMITED)] * 30)
-    assert play.route.limit_header("k1", 0.0) == ('"client";q=10;w=1', '"client";r=9;t=1')
+    assert play.limit_header("k1", 0.0) == ('"client";q=10;w=1', '"client";r=9;t=1')
 
 
 def test_an_observed_limit_is_shared_and_counted_alike() -> None:

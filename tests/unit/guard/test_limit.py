@@ -147,7 +147,7 @@ def test_the_header_counts_requests_of_this_cost() -> None:
     What a client is told are requests, not tokens.
     """
     play = Playbook(RoutePolicy(ROUTE, LimitPolicy(None, bucket(10, 20), cost=5.0))).at(0.0).send()
-    assert play.route.limit_header("k1", 0.0) == ('"client";q=4;w=2', '"client";r=3;t=1')
+    assert play.limit_header("k1", 0.0) == ('"client";q=4;w=2', '"client";r=3;t=1')
 
 
 def test_a_refused_request_gives_its_whole_cost_back() -> None:
@@ -201,7 +201,7 @@ def test_a_later_guards_refusal_gives_the_tokens_back() -> None:
     play = Playbook(service(route, limit=LimitPolicy(bucket(10, 10)))).at(0.0).send(outcome=PENDING)
     play.expect(*[Refuse(CONCURRENCY_LIMITED)] * 50)
     assert play.guard.gauges(ROUTE, 0.0).limits == {"route": 9.0, "service": 9.0}
-    assert play.route.limit_header("k1", 0.0) == ('"client";q=10;w=1', '"client";r=9;t=1')
+    assert play.limit_header("k1", 0.0) == ('"client";q=10;w=1', '"client";r=9;t=1')
 
 
 def test_the_service_limit_is_shared_by_all_routes() -> None:
@@ -334,7 +334,7 @@ def test_observe_for_all_turns_every_limit_into_a_counting_one() -> None:
     """
     policy = service(limited(route=bucket(1, 1)), limit=LimitPolicy(bucket(1, 1)), mode=Mode.OBSERVE)
     play = Playbook(policy).at(0.0).send().expect(Admit(would=(RATE_LIMITED,)))
-    assert play.route.limit_header("k1", 0.0) is None
+    assert play.limit_header("k1", 0.0) is None
     play.apply(service(limited(route=bucket(1, 1)), mode=Mode.OFF)).send(10)
 
 
@@ -372,7 +372,7 @@ def test_the_header_names_the_most_binding_level(sent: int, expected: tuple[str,
     The level with the fewest tokens left speaks, with its quota and window.
     """
     play = Playbook(limited(route=bucket(100, 200), client=bucket(10, 20))).at(0.0).send(sent)
-    assert play.route.limit_header("k1", 0.0) == expected
+    assert play.limit_header("k1", 0.0) == expected
 
 
 def test_a_wide_level_that_binds_more_speaks() -> None:
@@ -380,14 +380,14 @@ def test_a_wide_level_that_binds_more_speaks() -> None:
     A fresh client on an almost drained route is told the route's numbers.
     """
     play = Playbook(limited(route=bucket(1, 3), client=bucket(10, 20))).at(0.0).send(2)
-    assert play.route.limit_header("new", 0.0) == ('"route";q=3;w=3', '"route";r=1;t=2')
+    assert play.limit_header("new", 0.0) == ('"route";q=3;w=3', '"route";r=1;t=2')
 
 
 def test_no_limit_no_header() -> None:
     """
     Without an enforced limit there is nothing to say.
     """
-    assert Playbook(service()).route.limit_header("k1", 0.0) is None
+    assert Playbook(service()).limit_header("k1", 0.0) is None
 
 
 def test_reprs_are_for_humans() -> None:

@@ -40,7 +40,7 @@ def pass_through(raw: bytes) -> None:
         HOP.client_key("address", PEER, head)
         ROUTER.route(head)
         path_template(head.path)
-        request_head(head, PEER, HOP, 1)
+        request_head(head, PEER, HOP, b"traceparent: x\r\n\r\n")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from sidecar.proxy.headers import must_close, rechunks, request_head, response_h
 from sidecar.proxy.hop import Hop
 
 HOP = Hop(pseudonym="sidecar-1a2b3c4d", install_key=b"key", trusted=("10.0.0.0/8",))
-TRACE = (0x0123456789ABCDEF0123456789ABCDEF << 64) | 0xFEDCBA9876543210
+TRACE = b"traceparent: 00-0123456789abcdef0123456789abcdef-fedcba9876543210-01\r\n\r\n"
 CLIENT, PROXY = "192.0.2.1", "10.0.0.1"
 
 
@@ -33,7 +33,7 @@ def back(raw: bytes, *, method: str = "GET", minor: int = 1, close: bool = False
     """Send a response through; return the lines that the client gets."""
     head = parse_response_head(raw, method)
     assert isinstance(head, ResponseHead), head
-    text = response_head(head, HOP, minor=minor, close=close).decode("latin-1")
+    text = response_head(head, HOP, minor, close).decode("latin-1")
     assert text.endswith("\r\n\r\n")
     return text[:-4].split("\r\n")
 

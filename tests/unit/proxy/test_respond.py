@@ -106,7 +106,8 @@ def test_proxy_status() -> None:
 
 def test_rate_limit_fields() -> None:
     """As handed in, both or none."""
-    raw = render(Refusal(Reason.RATE_LIMITED, 1.0), decision="d", rate_limit=('"client";q=20;w=2', '"client";r=0;t=1'))
+    lines = b'ratelimit-policy: "client";q=20;w=2\r\nratelimit: "client";r=0;t=1\r\n'
+    raw = render(Refusal(Reason.RATE_LIMITED, 1.0), decision="d", rate_limit=lines)
     assert fields(read(raw)[0])["ratelimit-policy"] == '"client";q=20;w=2'
     assert fields(read(raw)[0])["ratelimit"] == '"client";r=0;t=1'
     assert b"ratelimit" not in render(Refusal(Reason.RATE_LIMITED, 1.0), decision="d")
