@@ -15,6 +15,7 @@ import os
 import platform
 import statistics
 import sys
+import sysconfig
 import tempfile
 import time
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from typing import Final
 
 from loadtest import peers
 from loadtest.measure import Cost, Load, cost, wrk
+from loadtest.shots import SHOTS
 
 PROXY_CORE: Final = 0
 LOAD_CORE: Final = 1
@@ -43,18 +45,18 @@ class Round:
     memory: Cost
 
 
-def body() -> str:
-    """Return 683 bytes of JSON, as a small API answers."""
+def body(size: int = BODY_BYTES) -> str:
+    """Return *size* bytes of JSON, by default as many as a small API answers with."""
     row = {"id": 7, "name": "blue cup", "price_cents": 458, "stock": 1000000, "text": ""}
     empty = json.dumps(row)
-    return json.dumps(row | {"text": "x" * (BODY_BYTES - len(empty))})
+    return json.dumps(row | {"text": "x" * (size - len(empty))})
 
 
-def measure(running: peers.Running, connections: int, seconds: float) -> Round:
+def measure(running: peers.Running, connections: int, seconds: float, script: Path | None = None) -> Round:
     """Warm one peer up, load it, and return what it cost."""
-    wrk(running.port, connections=connections, seconds=1, core=LOAD_CORE)
+    wrk(running.port, connections=connections, seconds=1, core=LOAD_CORE, script=script)
     before = cost(running.process.pid)
-    load = wrk(running.port, connections=connections, seconds=seconds, core=LOAD_CORE)
+    load = wrk(running.port, connections=connections, seconds=seconds, core=LOAD_CORE, script=script)
     after = cost(running.process.pid)
     if load.bad:
         raise SystemExit(f"{running.name} answered {load.bad} requests badly: no figure of it counts")
@@ -79,23 +81,26 @@ def summarise(rounds: list[Round]) -> dict[str, float]:
     }
 
 
-def run(connections: int, seconds: float, rounds: int, wanted: list[str]) -> dict[str, dict[str, float]]:
+def run(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Start all peers, measure them in turn, and return the medians by name."""
-    chosen = [peer for peer in peers.PEERS if not wanted or peer.name in wanted]
+    chosen = [peer for peer in peers.PEERS if not given.only or peer.name in given.only]
     for peer in [peer for peer in chosen if not peers.program(peer.needs)]:
         print(f"{peer.name} is not installed and is left out", file=sys.stderr)
         chosen.remove(peer)
     found: dict[str, list[Round]] = {peer.name: [] for peer in chosen}
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as folder, ExitStack() as stack:
         Path(folder).chmod(0o755)
-        backend = stack.enter_context(peers.start_backend(Path(folder), LOAD_CORE, body()))
+        script = Path(folder, "shots.lua") if SHOTS[given.shots] else None
+        if script is not None:
+            script.write_text(SHOTS[given.shots])
+        backend = stack.enter_context(peers.start_backend(Path(folder), LOAD_CORE, body(given.body_bytes)))
         running = [stack.enter_context(peers.start(p, Path(folder), PROXY_CORE, backend.port)) for p in chosen]
         time.sleep(2)  # everybody has started; what a start costs is not what a request costs
-        for number in range(rounds):
+        for number in range(given.rounds):
             for one in running[number % len(running) :] + running[: number % len(running)]:
-                found[one.name].append(measure(one, connections, seconds))
+                found[one.name].append(measure(one, given.connections, given.seconds, script))
                 last = found[one.name][-1]
-                print(f"  round {number + 1}/{rounds}  {one.name:14} {last.cpu_us:6.1f} µs", file=sys.stderr)
+                print(f"  round {number + 1}/{given.rounds}  {one.name:14} {last.cpu_us:6.1f} µs", file=sys.stderr)
     return {name: summarise(rows) for name, rows in found.items()}
 
 
@@ -131,17 +136,25 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shots", choices=tuple(SHOTS), default="same", help="what is asked: see loadtest/shots.py")
+    parser.add_argument("--body-bytes", type=int, default=BODY_BYTES, help="how large the answers are")
     parser.add_argument("--only", action="append", default=[], metavar="PEER")
     parser.add_argument("--json", type=Path, default=Path("bench-latest.json"))
     given = parser.parse_args()
-    results = run(given.connections, given.seconds, given.rounds, given.only)
+    results = run(given)
     ratios = report(results)
-    machine = {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+    machine = {
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "python_optimised": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
+    }
     settings = {
         "connections": given.connections,
         "seconds": given.seconds,
         "rounds": given.rounds,
-        "body_bytes": BODY_BYTES,
+        "shots": given.shots,
+        "body_bytes": given.body_bytes,
     }
     document = {"machine": machine, "settings": settings, "peers": results, "sidecar_to": ratios}
     given.json.write_text(json.dumps(document, indent=2) + "\n")
