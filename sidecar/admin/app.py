@@ -9,6 +9,7 @@ from aiohttp import web
 
 from sidecar.admin import auth, openapi
 from sidecar.admin.errors import Handler, Middleware, Problem, problems
+from sidecar.admin.once import Once
 from sidecar.admin.origin import cross_site, is_ours
 from sidecar.admin.stream import STREAMS, Streams
 from sidecar.admin.table import CALLS
@@ -41,8 +42,9 @@ def create_app(
     app = web.Application(middlewares=[problems, _origin(hosts), auth.middleware(gate)], client_max_size=MAX_BODY_BYTES)
     app[STREAMS] = streams or Streams()
     app[openapi.DOCUMENT] = openapi.text(CALLS)
+    once = Once(control.answers)
     for call in CALLS:
-        app.router.add_route(call.method, openapi.PREFIX + call.path, call.handler(control))
+        app.router.add_route(call.method, openapi.PREFIX + call.path, call.handler(control, once))
     app.on_response_prepare.append(_secure)
     app.on_shutdown.append(_end_streams)
     return app

@@ -12,7 +12,8 @@ from aiohttp import web
 from sidecar.admin import auth
 from sidecar.admin.errors import Problem
 from sidecar.admin.models import B, Body, parse
-from sidecar.admin.parameters import Parameter, read_all
+from sidecar.admin.once import Once
+from sidecar.admin.parameters import IDEMPOTENCY_KEY, Parameter, read_all
 from sidecar.config.policies import Token
 from sidecar.controller.commands import Command, Done, Practice, Rejected, RejectedKind, Teaching
 from sidecar.controller.ports import Control, Document, Page
@@ -77,6 +78,7 @@ class Call:
         media: Media type of the 200.
         errors: Statuses beyond those that every call, or every call with a body, can have.
         etag: The 200 carries an ETag.
+        secret: The 200 holds a secret, which is stored nowhere.
     """
 
     method: str
@@ -90,15 +92,30 @@ class Call:
     media: str = JSON
     errors: tuple[int, ...] = field(default=())
     etag: bool = False
+    secret: bool = False
 
-    def handler(self, control: Control) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Return the aiohttp handler: role, parameters, body, then the handler proper."""
+    @property
+    def changes(self) -> bool:
+        """Tell whether it changes anything."""
+        return self.method != "GET"
+
+    @property
+    def declared(self) -> tuple[Parameter[Any], ...]:
+        """Return its own parameters, and those of every change."""
+        return (*self.parameters, IDEMPOTENCY_KEY) if self.changes else self.parameters
+
+    def handler(self, control: Control, once: Once) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Return the aiohttp handler: role, parameters, body, then the handler proper; once for each Idempotency-Key."""
 
         async def run(request: web.Request) -> web.StreamResponse:
             token = request[auth.TOKEN]
             auth.require(token, self.role)
-            values = read_all(self.parameters, request)
-            return await self.handle(Asked(control, token, request, values, await self._content(request)))
+            values = read_all(self.declared, request)
+            asked = Asked(control, token, request, values, await self._content(request))
+            key = values.get(IDEMPOTENCY_KEY)
+            if key is None:
+                return await self.handle(asked)
+            return await once.do(request, token, key, lambda: self.handle(asked), secret=self.secret)
 
         return run
 

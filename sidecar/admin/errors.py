@@ -19,7 +19,7 @@ from aiohttp.typedefs import Handler, Middleware
 from sidecar.controller.ports import ConfigRefused, Unavailable
 
 PROBLEM: Final = "application/problem+json"
-__all__ = ["PROBLEM", "Handler", "Middleware", "Problem", "fault", "problems"]
+__all__ = ["PROBLEM", "Handler", "Middleware", "Problem", "fault", "problem_of", "problems"]
 _log = structlog.get_logger("admin")
 
 
@@ -78,7 +78,8 @@ def _of_aiohttp(error: web.HTTPException, request: web.Request) -> Problem:
             return Problem(error.status, error.text or error.reason or where)
 
 
-def _of(error: Exception, request: web.Request) -> Problem:
+def problem_of(error: Exception, request: web.Request) -> Problem:
+    """Return what is answered when a handler raised *error*; one of ours is logged."""
     match error:
         case Problem():
             return error
@@ -99,4 +100,4 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except Exception as error:
-        return _of(error, request).response()
+        return problem_of(error, request).response()

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sidecar.admin import actions
 from sidecar.admin.errors import Problem, fault
-from sidecar.admin.parameters import DURATION, LINE, MAX_ID, SENTENCE, matches
+from sidecar.admin.parameters import DURATION, LINE, MAX_ID, NAME, SENTENCE, matches
 
 # Like a sentence, but line feeds and tabs may stand in it.
 _TEXT: Final = (
@@ -113,6 +113,13 @@ class DrillBody(Body):
     route: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
     duration: Ttl = "60s"
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class TokenBody(Body):
+    """Whose token it is, and what it may do."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    role: Literal["viewer", "operator", "admin"]
 
 
 class RollbackBody(Body):

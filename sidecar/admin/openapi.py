@@ -21,18 +21,19 @@ DOCUMENT: Final = web.AppKey("openapi", str)
 
 ALWAYS: Final = (400, 401, 403, 421, 429)
 WITH_BODY: Final = (413, 415, 422)
+OF_CHANGES: Final = (409, 422)  # an Idempotency-Key that is under way, or belongs to another call
 
 _WHY: Final[Mapping[int, str]] = {
     400: "A malformed or unknown parameter, or a body that is no JSON; as plain text when it was no HTTP at all.",
     401: "No valid bearer token.",
     403: "The token's role is too low, or the request comes from a foreign web page.",
     404: "No such thing.",
-    409: "Not in its present state.",
+    409: "Not in its present state; or the first call with this Idempotency-Key is under way.",
     412: "`If-Match` is not the active version.",
     413: "The body is too large.",
     415: "The body has the wrong Content-Type.",
     421: "The Host is none of this sidecar's names.",
-    422: "The body does not fit; `errors` names every fault.",
+    422: "The body does not fit, `errors` names every fault; or the Idempotency-Key belongs to another call.",
     428: "`If-Match` is missing.",
     429: "Too many wrong tokens.",
     503: "The store, or another part that this needs, is not available.",
@@ -86,7 +87,7 @@ def _operation(call: Call, components: dict[str, Any]) -> dict[str, Any]:
         "summary": call.summary,
         "description": f"Needs the role {call.role.name.lower()}.",
         "tags": [call.path.split("/")[1]],
-        "parameters": [parameter.document() for parameter in call.parameters],
+        "parameters": [parameter.document() for parameter in call.declared],
         "responses": {"200": _success(call)} | {str(status): _problem(status) for status in statuses(call)},
     }
     if call.takes is not None:
@@ -96,7 +97,8 @@ def _operation(call: Call, components: dict[str, Any]) -> dict[str, Any]:
 
 def statuses(call: Call) -> list[int]:
     """Return every status of 400 and above that *call* can answer."""
-    return sorted({*ALWAYS, *(WITH_BODY if call.takes is not None else ()), *call.errors})
+    with_body = WITH_BODY if call.takes is not None else ()
+    return sorted({*ALWAYS, *with_body, *(OF_CHANGES if call.changes else ()), *call.errors})
 
 
 def _success(call: Call) -> dict[str, Any]:

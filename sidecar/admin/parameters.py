@@ -25,6 +25,7 @@ CONTROL: Final = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
 LINE: Final = rf"^[^{CONTROL}]*$"
 SENTENCE: Final = rf"^[^{CONTROL}]*[^\s{CONTROL}][^{CONTROL}]*$"
 DURATION: Final = r"^([1-9][0-9]{0,5}[sm]|[1-9][0-9]{0,3}h|[1-9][0-9]{0,2}d)$"
+NAME: Final = r"^[A-Za-z0-9_.@-]{1,64}$"  # as in `admin.tokens`
 _INTEGER: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 
 
@@ -212,6 +213,10 @@ RECEIVER: Final[Parameter[str]] = Parameter(
     "name", _P, {"type": "string", "pattern": r"^[A-Za-z0-9_.-]{1,64}$"}, str, "", "The receiver's name.",
     required=True, hint="GET /api/v1/status lists the receivers",
 )  # fmt: skip
+TOKEN_NAME: Final[Parameter[str]] = Parameter(
+    "name", _P, {"type": "string", "pattern": NAME}, str, "", "The token's name.", required=True,
+    hint="GET /api/v1/tokens lists them",
+)  # fmt: skip
 SCOPE: Final[Parameter[Scope]] = Parameter(
     "scope", _P,
     {
@@ -299,6 +304,11 @@ IF_MATCH: Final[Parameter[int]] = Parameter(
     "If-Match", _H, {"type": "string", "pattern": r'^"v[1-9][0-9]{0,14}"$'}, _etag, 0,
     "The ETag of the version that this change was made from.", required=True, missing=428,
     hint='read the ETag of GET /api/v1/config and send it as If-Match: "v7"',
+)  # fmt: skip
+IDEMPOTENCY_KEY: Final[Parameter[str | None]] = Parameter(
+    "Idempotency-Key", _H, {"type": "string", "maxLength": 255, "pattern": r"^[!-~]+$"}, _maybe_text, None,
+    "A new name for this call: repeated with it, the call does nothing and gets the first answer. Kept for a day.",
+    hint="send 1 to 255 visible ASCII characters, such as a UUID",
 )  # fmt: skip
 LAST_EVENT: Final[Parameter[int | None]] = Parameter(
     "Last-Event-ID", _H, _integer(0, MAX_ID), _maybe_int, None, "Go on after this event.",

@@ -168,6 +168,12 @@ _REPLAY: Final = record(
     }
 )  # fmt: skip
 
+_TOKEN_FIELDS: Final = {
+    "name": TEXT, "role": words("viewer", "operator", "admin"), "source": words("file", "first", "issued"),
+    "author": maybe(TEXT), "issued_time": maybe(TIME), "revoked_time": maybe(TIME), "revoked_by": maybe(TEXT),
+}  # fmt: skip
+_TOKEN: Final = record(_TOKEN_FIELDS)
+
 COMPONENTS: Final[Mapping[str, Schema]] = {
     "Problem": record(
         {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "detail": TEXT},
@@ -225,6 +231,9 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         }
     ),
     "Drills": listing("Drill"),
+    "Token": _TOKEN,
+    "Tokens": listing("Token"),
+    "IssuedToken": record({"token": TEXT, **_TOKEN_FIELDS}),
     "Proposal": record(
         {
             "id": COUNT,

@@ -20,6 +20,7 @@ from sidecar.admin import (
     stream,
     tap,
     tape,
+    tokens,
 )
 from sidecar.admin import parameters as p
 from sidecar.admin.auth import Role
@@ -33,6 +34,7 @@ from sidecar.admin.models import (
     OverrideBody,
     ReleaseBody,
     RollbackBody,
+    TokenBody,
     WhyBody,
 )
 
@@ -112,6 +114,12 @@ CALLS: Final[tuple[Call, ...]] = (
          (), DrillBody, errors=(404, 409)),
     Call("POST", "/drills/stop", _OPERATOR, drills.stop, "End the fault of the drill that runs.", "Drill",
          (), Empty, errors=(404, 409)),
+
+    Call("GET", "/tokens", _VIEWER, tokens.listed, "Every token, without its hash.", "Tokens"),
+    Call("POST", "/tokens", _ADMIN, tokens.new, "Issue a token; its secret is shown once.", "IssuedToken",
+         (), TokenBody, errors=(409, 503), secret=True),
+    Call("DELETE", "/tokens/{name}", _ADMIN, tokens.revoke, "Refuse a token from now on.", "Token",
+         (p.TOKEN_NAME,), errors=(404, 409)),
 
     Call("GET", "/audit", _VIEWER, audit.listed, "Every change, the newest first.", "Events", _PAGE, errors=(503,)),
     Call("GET", "/audit/verify", _VIEWER, audit.verify, "Check the hash chain.", "Verified", errors=(503,)),

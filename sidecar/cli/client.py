@@ -26,6 +26,7 @@ from sidecar import clock
 DEFAULT_ADMIN: Final = "http://127.0.0.1:9901"
 TIMEOUT_S: Final = 30.0
 SILENCE_S: Final = 45.0  # three heartbeats of the event stream
+_LOST: Final = (ConnectionResetError, BrokenPipeError, http.client.IncompleteRead)  # RemoteDisconnected is a reset, too
 
 
 class Exit(IntEnum):
@@ -121,7 +122,7 @@ class Client:
         patience_s: float = 0.0,
     ) -> Answer:
         """
-        Do one call.
+        Do one call; once more when the connection was lost meanwhile (a controller that starts anew), never twice.
 
         Args:
             body: A mapping goes as JSON, bytes as YAML.
@@ -130,7 +131,25 @@ class Client:
         Raises:
             Failure: when there was no answer, or one of 400 and above.
         """
-        connection, response = self._open(method, path, query or {}, body, headers or {}, TIMEOUT_S + patience_s)
+        key = {} if method == "GET" else {"Idempotency-Key": clock.token_bytes(16).hex()}
+        sent = {**(headers or {}), **key}
+        try:
+            return self._call(method, path, query or {}, body, sent, patience_s)
+        except Failure as failure:
+            if not isinstance(failure.__cause__, _LOST):
+                raise
+        return self._call(method, path, query or {}, body, sent, patience_s)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int | None],
+        body: bytes | Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        patience_s: float,
+    ) -> Answer:
+        connection, response = self._open(method, path, query, body, headers, TIMEOUT_S + patience_s)
         with contextlib.closing(connection):
             try:
                 data = response.read()

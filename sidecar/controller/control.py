@@ -11,6 +11,7 @@ from typing import Any, Final
 from sidecar import __version__, clock
 from sidecar.config.mask import mask
 from sidecar.config.policies import Token
+from sidecar.controller.answers import Answers
 from sidecar.controller.commands import Command, Done, Practice, Rejected, Teaching
 from sidecar.controller.comparing import Comparing
 from sidecar.controller.configuring import Configuring
@@ -22,6 +23,7 @@ from sidecar.controller.ports import Document, Page, Unavailable
 from sidecar.controller.replaying import Replays
 from sidecar.controller.taping import Tapes
 from sidecar.controller.tapping import Taps
+from sidecar.controller.tokens import Keyring
 from sidecar.incident.documents import without_kept
 from sidecar.incident.postmortem import postmortem
 from sidecar.incident.words import rfc3339
@@ -79,7 +81,8 @@ class Desk:
     Args:
         facts: What the supervisor says of the workers; updated in place.
         install_key: Makes client keys of header values.
-        first_token: Holds as long as the config names no token.
+        keyring: The tokens.
+        answers: What calls with an Idempotency-Key were answered.
     """
 
     def __init__(
@@ -91,10 +94,12 @@ class Desk:
         events: Events,
         facts: Mapping[str, Any],
         install_key: bytes,
-        first_token: Token | None,
+        keyring: Keyring,
+        answers: Answers,
     ) -> None:
         self._install_key = install_key
-        self._first_token = first_token
+        self.keyring = keyring
+        self.answers = answers
         self._loop = loop
         self._engine = loop.engine
         self._journal = journal
@@ -329,8 +334,7 @@ class Desk:
 
     def tokens(self) -> Sequence[Token]:
         """Return the tokens that are valid at this moment."""
-        named = self._configuring.admin.tokens
-        return named or ((self._first_token,) if self._first_token else ())
+        return self.keyring.valid()
 
     async def _read(self, ask: Any, default: Any = Unavailable) -> Any:
         try:

@@ -135,6 +135,15 @@ class PutProposal:
 
 
 @dataclass(frozen=True, slots=True)
+class PutAnswer:
+    """Insert or replace what a call with an Idempotency-Key was answered; kept for a day."""
+
+    key: str
+    unix: float
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
 class PutMark:
     """Insert or replace one small text under a key (install key, sticky verdicts, last file hash)."""
 
@@ -154,6 +163,7 @@ Write = (
     | PutRollup
     | PutSeconds
     | PutProposal
+    | PutAnswer
     | PutMark
 )
 

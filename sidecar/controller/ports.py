@@ -98,6 +98,34 @@ class Proposals(Protocol):
         ...
 
 
+class KeptAnswers(Protocol):
+    """What calls with an Idempotency-Key were answered."""
+
+    def find(self, key: str) -> Document | None:
+        """Return what was kept under *key*, for a day."""
+        ...
+
+    async def keep(self, key: str, document: Document, *, secret: bool) -> None:
+        """Keep an answer; a *secret* one is not stored."""
+        ...
+
+
+class Keys(Protocol):
+    """The bearer tokens."""
+
+    def documents(self) -> Sequence[Document]:
+        """Return every token that is known, without its hash (schema `Token`)."""
+        ...
+
+    async def new(self, name: str, role: str, author: str) -> Document:
+        """Issue a token; its secret stands once in the document. Raise ConfigRefused or Unavailable when it was not."""
+        ...
+
+    def revoke(self, name: str, author: str) -> Document:
+        """Refuse a token from now on; raise ConfigRefused when it was not."""
+        ...
+
+
 class Control(Protocol):
     """
     The controller as its API sees it; every document has the shape that `contract.md` and `admin/schemas.py` name.
@@ -118,6 +146,16 @@ class Control(Protocol):
     @property
     def learning(self) -> Proposals:
         """Return what incidents taught."""
+        ...
+
+    @property
+    def answers(self) -> KeptAnswers:
+        """Return what calls with an Idempotency-Key were answered."""
+        ...
+
+    @property
+    def keyring(self) -> Keys:
+        """Return the tokens."""
         ...
 
     def status(self) -> Document:

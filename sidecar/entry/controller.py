@@ -15,7 +15,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -31,18 +31,20 @@ from sidecar.config.certificates import CertificateError, Renewing
 from sidecar.config.diff import touches
 from sidecar.config.errors import ConfigErrors
 from sidecar.config.policies import Token
+from sidecar.controller.answers import Answers
 from sidecar.controller.book import MARK_COUNTERS
 from sidecar.controller.configuring import Configuring
-from sidecar.controller.control import Desk, Events
+from sidecar.controller.control import STORED_S, Desk, Events
 from sidecar.controller.effects import Write
 from sidecar.controller.engine import Engine, Restored
 from sidecar.controller.journal import Journal
 from sidecar.controller.loop import Loop, moment
 from sidecar.controller.starting import Source
+from sidecar.controller.tokens import Keyring
+from sidecar.entry import remembered
 from sidecar.link.runtime import BootConfig, read_boot
 from sidecar.link.server import LinkServer
 from sidecar.notify.dispatch import Dispatcher
-from sidecar.replay.reel import KEEP_S
 from sidecar.store.errors import StoreError
 from sidecar.store.key import load_install_key
 from sidecar.supervise.tether import tether
@@ -105,6 +107,7 @@ class Controller:
         self._log = structlog.get_logger("controller")
         self._ready = False
         self._loop: Loop | None = None
+        self._keyring: Keyring | None = None
 
     def __repr__(self) -> str:
         return f"<Controller {'ready' if self._ready else 'starting'}>"
@@ -125,10 +128,14 @@ class Controller:
         key = self._install_key()
         self._loop = loop = await self._make_loop(boot, key)
         self._link.start()
-        desk = Desk(
-            loop, self._journal, self._configuring, self._dispatcher, self._events, self._facts, key, self._token()
+        self._keyring = Keyring(
+            lambda: self._configuring.admin.tokens, self._token(), self._journal, await remembered.tokens(self._journal)
         )
-        desk.learning.restore(await self._proposals())
+        desk = Desk(
+            loop, self._journal, self._configuring, self._dispatcher, self._events, self._facts, key, self._keyring,
+            Answers(self._store, await remembered.answers(self._journal)),
+        )  # fmt: skip
+        desk.learning.restore(await remembered.proposals(self._journal))
         with contextlib.suppress(TimeoutError):  # what `/readyz` says must be known before it is asked
             await asyncio.wait_for(self._informed.wait(), INFORMED_S)
         admin = self._configuring.admin
@@ -154,7 +161,7 @@ class Controller:
     async def _make_loop(self, boot: BootConfig | None, key: bytes) -> Loop:
         active = self._configuring.active
         self._dispatcher.apply(active.compiled.receivers)
-        restored, recorded = await self._restored(), await self._recorded()
+        restored, recorded = await remembered.engine(self._journal), await remembered.seconds(self._journal)
         if boot is not None and restored is not None:
             boot = replace(boot, directives=())  # the engine remembers what is behind them
         engine = Engine(
@@ -193,7 +200,8 @@ class Controller:
         """Return what a new store must hold, after a damaged one was set aside; the engine's part is put behind it."""
         if self._loop is not None:
             self._loop.carry_out(self._loop.engine.restate(moment()))
-        return self._configuring.remembered()
+        tokens = self._keyring.remembered() if self._keyring is not None else []
+        return [*self._configuring.remembered(), *tokens]
 
     def _store_failed(self) -> None:
         if self._loop is not None:
@@ -225,23 +233,9 @@ class Controller:
             self._log.error("no first token could be made; nobody can use the admin API", problem=str(error))
             return None
 
-    async def _restored(self) -> Restored | None:
-        try:
-            return await self._journal.read(Restored.of)
-        except StoreError as error:
-            self._log.error("nothing could be restored; the sidecar starts without its memory", problem=str(error))
-            return None
-
-    async def _recorded(self) -> list[tuple[int, bytes]]:
-        since = clock.wall().timestamp() - KEEP_S
-        with contextlib.suppress(StoreError):
-            return await self._journal.read(lambda store: store.seconds(since_unix=since))
-        return []
-
-    async def _proposals(self) -> list[dict[str, Any]]:
-        with contextlib.suppress(StoreError):
-            return await self._journal.read(lambda store: store.proposals())
-        return []
+    async def _store(self, writes: Sequence[Write]) -> None:
+        self._journal.put(writes)
+        await self._journal.stored(STORED_S)
 
     async def _fold_on(self) -> None:
         """Let the store's old rows go, soon after the start and an hour apart; a part at a time."""

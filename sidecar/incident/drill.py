@@ -10,12 +10,12 @@ Tables (seconds; from the fault's start, `told` from the detection, `recovered` 
 
     stage        errors   hang   latency   surge   bad-config    is met when
     reflex       5        –      –         –       –             the route's breaker tripped (if it has one)
-    detected     5        20     30        40      30            an incident is open
-    attributed   10       25     35        45      35            its scope is the route
-    evidence     5        20     30        40      30            the last 120 s are frozen in it
+    detected     5        20     30        40      45            an incident is open
+    attributed   10       25     35        45      50            its scope is the route
+    evidence     5        20     30        40      45            the last 120 s are frozen in it
     told         2        2      2         2       2             a message left
     isolated     10       –      –         –       –             an isolation covers the route
-    blamed       –        –      –         –       35            the config version is named as the first suspect
+    blamed       –        –      –         –       50            the config version is named as the first suspect
     recovered    120 and what the ramp takes                     nothing is isolated, and the incident is resolved
 
 What can go wrong
@@ -74,7 +74,7 @@ class Stage(StrEnum):
 
 
 _D, _S = DrillKind, Stage
-_DETECTED: Final = {_D.ERRORS: 5.0, _D.HANG: 20.0, _D.LATENCY: 30.0, _D.SURGE: 40.0, _D.BAD_CONFIG: 30.0}
+_DETECTED: Final = {_D.ERRORS: 5.0, _D.HANG: 20.0, _D.LATENCY: 30.0, _D.SURGE: 40.0, _D.BAD_CONFIG: 45.0}
 MORE_S: Final = 5.0
 
 

@@ -59,4 +59,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT
         """,
     ),
+    (
+        "CREATE TABLE answers (key TEXT PRIMARY KEY, unix REAL NOT NULL, document TEXT NOT NULL) STRICT",
+        "CREATE INDEX answers_by_age ON answers (unix)",
+    ),
 )

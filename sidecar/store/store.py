@@ -210,6 +210,11 @@ class Store:
         """Return the newest proposals' documents, the newest first."""
         return self._documents("SELECT document FROM proposals ORDER BY id DESC LIMIT ?", (limit,))
 
+    def answers(self, *, since_unix: float, limit: int) -> list[tuple[str, Document]]:
+        """Return the newest kept answers of calls as (key, document), the oldest of them first."""
+        query = "SELECT key, document FROM answers WHERE unix >= ? ORDER BY unix DESC LIMIT ?"
+        return [(row["key"], _loads(row["document"])) for row in reversed(self._rows(query, (since_unix, limit)))]
+
     def marks(self) -> dict[str, str]:
         """Return all marks."""
         return {row["key"]: row["text"] for row in self._rows("SELECT key, text FROM marks")}

@@ -15,6 +15,7 @@ from typing import Any, Final, assert_never
 
 from sidecar.controller.effects import (
     AppendEvent,
+    PutAnswer,
     PutBaseline,
     PutEvidence,
     PutIncident,
@@ -33,6 +34,7 @@ from sidecar.store.errors import Cause, StoreError
 
 AUTOMATION: Final = "automation"
 SECONDS_KEPT_S: Final = 7_200  # of the tape that is always recorded
+ANSWERS_KEPT_S: Final = 86_400.0
 _FAULT: Final = "this is a fault of the sidecar; report it"
 
 
@@ -44,7 +46,7 @@ def must_reach_disk(batch: Sequence[Write]) -> bool:
     way, a power cut at most the last moments, and in neither case is the file damaged.
     """
     return any(
-        isinstance(write, PutVersion | SetVersionState | PutMark)
+        isinstance(write, PutVersion | SetVersionState | PutMark | PutAnswer)
         or (isinstance(write, AppendEvent) and write.author != AUTOMATION)
         for write in batch
     )
@@ -163,11 +165,12 @@ _AnyPut = (
     | PutRollup
     | PutSeconds
     | PutProposal
+    | PutAnswer
     | PutMark
 )
 
 
-def _put(connection: sqlite3.Connection, write: _AnyPut, unix: float) -> None:  # noqa: C901  a case a kind
+def _put(connection: sqlite3.Connection, write: _AnyPut, unix: float) -> None:  # noqa: C901, PLR0912  a case a kind
     match write:
         case PutIncident():
             _replace(connection, "incidents", write.id, write.state, write.opened_unix, to_json(write.document), unix)
@@ -189,6 +192,9 @@ def _put(connection: sqlite3.Connection, write: _AnyPut, unix: float) -> None:  
             _put_seconds(connection, write)
         case PutProposal():
             _replace(connection, "proposals", write.id, write.state, to_json(write.document), unix)
+        case PutAnswer():
+            _replace(connection, "answers", write.key, write.unix, to_json(write.document))
+            connection.execute("DELETE FROM answers WHERE unix < ?", (write.unix - ANSWERS_KEPT_S,))
         case PutMark():
             _replace(connection, "marks", write.key, _text(write.text))
         case _:

@@ -146,6 +146,48 @@ def test_tokens_come_from_the_file_alone(running: Sidecar) -> None:
     until(lambda: status(SECRETS["operator"]) == 200, "the token is back")
 
 
+def test_a_token_is_issued_used_and_revoked(running: Sidecar) -> None:
+    """
+    An issued token does what its role may, is in no answer and no file, and is refused from its revocation on, also by
+    a new controller.
+    """
+    address = "%s:%d" % running.address("admin")  # noqa: UP031
+    body = {"name": "ci", "role": "viewer"}
+    assert running.api("POST", "/tokens", body, role="operator").status == 403
+    secret = running.api("POST", "/tokens", body).body["token"]
+    headers = {"Authorization": f"Bearer {secret}"}
+
+    def status(method: str = "GET", path: str = "/status") -> int:
+        return call(address, method, f"/api/v1{path}", headers=headers).status
+
+    assert (status(), status("POST", "/drills/stop")) == (200, 403)
+    kill(running.controller())
+    until(running.serving, "a new controller serves")
+    assert status() == 200
+    assert running.api("DELETE", "/tokens/ci").status == 200
+    assert status() == 401
+    kill(running.controller())
+    until(running.serving, "a new controller serves")
+    assert status() == 401
+    shown = json.dumps([running.get(path) for path in ("/tokens", "/audit", "/status")])
+    assert secret not in shown
+    assert {"token.issued", "token.revoked"} <= {row["kind"] for row in running.get("/audit", limit=200)["items"]}
+
+
+def test_a_repeated_call_is_done_once_over_a_killed_controller(running: Sidecar) -> None:
+    """
+    A rollback that is asked for again with its key, of a new controller, makes no second version.
+    """
+    body, key = {"to": 1, "reason": "a test"}, {"Idempotency-Key": "rollback-of-this-test"}
+    first = running.api("POST", "/config/rollback", body, headers=key)
+    assert (first.status, "idempotency-replayed" in first.headers) == (200, False)
+    kill(running.controller())
+    until(running.serving, "a new controller serves")
+    again = running.api("POST", "/config/rollback", body, headers=key)
+    assert (again.status, again.body, again.headers["idempotency-replayed"]) == (200, first.body, "true")
+    assert running.get("/config")["version"] == first.body["version"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "headers", "status"),
     [

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from sidecar.config.policies import Token
 from sidecar.config.units import format_rate, format_ratio
+from sidecar.controller.answers import Answers
 from sidecar.controller.commands import (
     ClearOverride,
     CloseBreaker,
@@ -26,6 +27,7 @@ from sidecar.controller.commands import (
     Teaching,
     Tune,
 )
+from sidecar.controller.effects import Write
 from sidecar.controller.ports import ConfigRefused, Document, Page, Unavailable
 from sidecar.link.frames import Tap
 from tests.support import documents as d
@@ -87,14 +89,38 @@ class MemoryProposals:
         return {**d.PROPOSAL, "state": "dismissed", "decided_by": author}
 
 
+class MemoryKeys:
+    """A token of the file, and those that are issued."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Document] = {"ops": d.TOKEN}
+
+    def documents(self) -> Sequence[Document]:
+        return list(self.rows.values())
+
+    async def new(self, name: str, role: str, author: str) -> Document:
+        if name in self.rows:
+            raise ConfigRefused(409, f"a token '{name}' exists", f"take another name, or sidecar token revoke {name}")
+        self.rows[name] = {**d.TOKEN, "name": name, "role": role, "source": "issued", "author": author}
+        return {**self.rows[name], "token": "sidecar_0123"}
+
+    def revoke(self, name: str, author: str) -> Document:
+        if name not in self.rows:
+            raise ConfigRefused(404, f"there is no token '{name}'", "`sidecar token list` shows them")
+        return {**self.rows.pop(name), "revoked_time": d.NOW, "revoked_by": author}
+
+
 class MemoryControl:
     """Answers from literal documents; remembers commands; keeps overrides and one config version's number."""
 
     def __init__(self) -> None:
         self.commands: list[Command | Teaching | Practice] = []
+        self.stored: list[Sequence[Write]] = []
         self.tapes = MemoryTapes()
         self.learning = MemoryProposals()
         self.taps = MemoryTaps()
+        self.keyring = MemoryKeys()
+        self.answers = Answers(self.store)
         self.applied: list[tuple[str, str, str, bool, float | None]] = []
         self.version_now = 7
         self.set_overrides: dict[str, Document] = {d.OVERRIDE["scope"]: d.OVERRIDE}
@@ -105,6 +131,9 @@ class MemoryControl:
 
     def __repr__(self) -> str:
         return f"<MemoryControl {len(self.commands)} commands, version {self.version_now}>"
+
+    async def store(self, writes: Sequence[Write]) -> None:
+        self.stored.append(writes)
 
     def status(self) -> Document:
         if self.broken:

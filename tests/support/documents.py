@@ -235,6 +235,11 @@ RECORD: dict[str, Any] = {
     },
 }  # fmt: skip
 
+TOKEN: dict[str, Any] = {
+    "name": "ops", "role": "operator", "source": "file", "author": None, "issued_time": None, "revoked_time": None,
+    "revoked_by": None,
+}  # fmt: skip
+
 DRILL: dict[str, Any] = {
     "id": 1, "kind": "errors", "route": "checkout", "share": 1.0, "author": "ops", "state": "passed", "why": None,
     "start_time": "2026-01-05T12:00:00Z", "end_time": "2026-01-05T12:01:00Z", "incident": 12,

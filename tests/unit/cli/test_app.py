@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sidecar.cli.app import app
 
-LATER = ("silence", "token")
+LATER = ("silence",)
 VERBS = {
     "run", "check", "demo", "status", "top", "explain", "events", "simulate", "tap",
     "incident list", "incident show", "incident ack", "incident confirm", "incident release", "incident note",
@@ -23,6 +23,7 @@ VERBS = {
     "config rollback", "config schema",
     "drill errors", "drill latency", "drill hang", "drill surge", "drill bad-config", "drill stop", "drill list",
     "proposal list", "proposal show", "proposal apply", "proposal dismiss",
+    "token new", "token list", "token revoke",
     "audit list", "audit verify", "control list", "control promote", "control demote", "control missed", "notify test", "breaker reset",
 }  # fmt: skip
 

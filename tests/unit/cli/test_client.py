@@ -24,15 +24,15 @@ def admin() -> Iterator[str]:
 
 
 class Peer:
-    """A listener that says the same bytes to everyone; `unix` when *path* is given."""
+    """A listener that says so to one connection after the other, and is gone then; `unix` when *path* is given."""
 
-    def __init__(self, answer: bytes, path: Path | None = None) -> None:
-        self._answer = answer
+    def __init__(self, *answers: bytes, path: Path | None = None) -> None:
+        self._answers = answers
         self._socket = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
         self._socket.bind(str(path) if path else ("127.0.0.1", 0))
         self._socket.listen()
         self.url = f"unix:{path}" if path else f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.got = b""
+        self.heard: list[bytes] = []
         self._thread = threading.Thread(target=self._serve)
 
     def __enter__(self) -> Self:
@@ -41,13 +41,46 @@ class Peer:
 
     def __exit__(self, *_: object) -> None:
         self._thread.join(10.0)
-        self._socket.close()
+
+    @property
+    def got(self) -> bytes:
+        return self.heard[-1]
 
     def _serve(self) -> None:
-        connection, _ = self._socket.accept()
-        with connection:
-            self.got = connection.recv(65536)
-            connection.sendall(self._answer)
+        with self._socket:
+            for answer in self._answers:
+                connection, _ = self._socket.accept()
+                with connection:
+                    self.heard.append(connection.recv(65536))
+                    connection.sendall(answer)
+
+
+def key_of(request: bytes) -> bytes:
+    (line,) = (line for line in request.split(b"\r\n") if line.lower().startswith(b"idempotency-key:"))
+    return line.partition(b":")[2].strip()
+
+
+def test_a_change_that_was_cut_off_is_asked_for_once_more() -> None:
+    """A controller that dies under a call is asked again with the same key, so that nothing is done twice; never a third time."""
+    done = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    with Peer(b"", done) as peer:
+        assert Client(peer.url, "t").call("POST", "/incidents/1/confirm", body={}).body == {}
+    assert key_of(peer.heard[0]) == key_of(peer.heard[1])
+    with Peer(b"", b"") as peer, pytest.raises(Failure):
+        Client(peer.url, "t").call("POST", "/incidents/1/confirm", body={})
+    assert len(peer.heard) == 2
+
+
+def test_every_change_has_a_key_of_its_own() -> None:
+    """Two calls are two keys, and a reading call has none."""
+    done = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    with Peer(done, done, done) as peer:
+        client = Client(peer.url, "t")
+        for _ in range(2):
+            client.call("POST", "/drills/stop", body={})
+        client.get("/status")
+    assert key_of(peer.heard[0]) != key_of(peer.heard[1])
+    assert b"idempotency-key" not in peer.heard[2].lower()
 
 
 def test_answer_carries_time_and_etag(admin: str) -> None:
@@ -81,7 +114,7 @@ def test_whatever_answers_there_is_no_sidecar(answer: bytes, words: str) -> None
 def test_unix_socket(tmp_path: Path) -> None:
     """The admin API may be a Unix socket, and is asked as localhost."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-    with Peer(answer, tmp_path / "s") as peer:
+    with Peer(answer, path=tmp_path / "s") as peer:
         assert Client(peer.url, "secret").get("/status", limit=3, state=None).body == {}
     assert peer.got.startswith(b"GET /api/v1/status?limit=3 HTTP/1.1\r\nHost: localhost\r\n")
     assert b"Authorization: Bearer secret\r\n" in peer.got

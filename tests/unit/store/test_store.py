@@ -14,6 +14,7 @@ import pytest
 
 from sidecar.controller.effects import (
     AppendEvent,
+    PutAnswer,
     PutBaseline,
     PutEvidence,
     PutIncident,
@@ -97,6 +98,17 @@ def test_everything_is_read_as_it_was_written(store: Store, state: Path) -> None
         assert (row["sequence"], row["kind"], row["body"], row["unix"]) == (1, "incident.opened", {"n": 1}, 1001.0)
         assert opened.last_incident_id() == 1
     again.close()
+
+
+def test_answers_live_a_day(store: Store, state: Path) -> None:
+    """Kept answers are read in their order, and leave with the first one that is a day younger."""
+    store.write([PutAnswer("b", 200.0, {"status": 409}), PutAnswer("a", 100.0, {"status": 200})])
+    assert store.answers(since_unix=0.0, limit=9) == [("a", {"status": 200}), ("b", {"status": 409})]
+    assert (
+        store.answers(since_unix=150.0, limit=9) == store.answers(since_unix=0.0, limit=1) == [("b", {"status": 409})]
+    )
+    store.write([PutAnswer("c", 86_550.0, {"status": 200})])
+    assert [key for key, _ in Store.open(state).answers(since_unix=0.0, limit=9)] == ["b", "c"]
 
 
 def test_what_is_not_there_is_none(store: Store) -> None:
