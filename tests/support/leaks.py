@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.support.client import Client
 from tests.support.upstream import Upstream, echo
@@ -13,10 +13,10 @@ from tests.support.worker import Worker
 PATIENCE_S = 10.0
 
 
-def warmed(worker: Worker, upstream: Upstream) -> tuple[int, int]:
+def warmed(worker: Worker, upstream: Upstream, connect: Callable[[], Client] | None = None) -> tuple[int, int]:
     """Let a fresh worker load what it loads at first use; return (tasks, descriptors) of its rest."""
     upstream.use(echo)
-    with Client(worker.address) as client:
+    with connect() if connect is not None else Client(worker.address) as client:
         for _ in range(3):
             assert client.ask("POST", "/", b"x" * 100_000).status == 200
     rest = _at_rest(worker, upstream)

@@ -32,6 +32,7 @@ class Worker:
         process: The child.
         heart: Our end of its heartbeat.
         runtime: Its private runtime directory: `link.sock` belongs there.
+        rest: Tasks and descriptors when nothing is under way, once somebody has looked (`leaks.py`).
     """
 
     port: int
@@ -39,6 +40,7 @@ class Worker:
     heart: socket.socket
     runtime: Path
     log: Path
+    rest: tuple[int, int] | None = None
     _buffer: bytes = b""
     _last: Mapping[str, Any] = field(default_factory=dict)
 
@@ -84,6 +86,14 @@ class Worker:
             time.sleep(0.01)
             self.tell(do="tell")
         raise AssertionError(f"never {wanted}, last {self._last}")
+
+    def at_rest(self, tasks: int) -> None:
+        """Wait until no connection, no request and not more than *tasks* tasks are there; one that has ended is at rest."""
+        with contextlib.suppress(EOFError, ConnectionError):
+            said = self.wait_for(connections=0, in_flight=0)
+            while said["tasks"] > tasks:
+                self.tell(do="tell")
+                said = self.beat()
 
     def tell(self, **order: object) -> None:
         """Send one order, as the supervisor does."""
@@ -133,13 +143,14 @@ def running_worker(text: str, *, environ: Mapping[str, str] | None = None, descr
     Args:
         descriptors: Its file limit; 0 leaves it as it is here.
 
-    The block fails when the worker logged a fault of its own.
+    The block fails when the worker logged a fault of its own, or when anything is still under way in it at the end.
     """
     with tempfile.TemporaryDirectory(prefix="sidecar-test-") as directory:
         worker = start_worker(text, Path(directory), environ=environ, descriptors=descriptors)
         try:
-            worker.wait_for(ready=True)
+            tasks = int(worker.wait_for(ready=True)["tasks"])
             yield worker
+            worker.at_rest(tasks)
         finally:
             worker.kill()
         assert "Traceback" not in worker.errors(), worker.errors()
