@@ -181,33 +181,37 @@ def _harden(context: ssl.SSLContext) -> None:
 
 
 def _chain(context: ssl.SSLContext, certificate: str, key: str, at: str) -> None:
-    for name, file in (("certificate", certificate), ("key", key)):
-        _readable(f"{at}.{name}", file)
+    _pem(f"{at}.certificate", certificate, b"CERTIFICATE-----", "certificate")
+    _pem(f"{at}.key", key, b"PRIVATE KEY-----", "private key")
     try:
         context.load_cert_chain(certificate, key, password=lambda: "")  # never ask on the terminal
     except ssl.SSLError as error:
-        problem = f"and {key} are no pair of certificate and unencrypted key in PEM: {_words(error)}"
+        problem = f"and {key} are no pair of certificate and key: {_words(error)}"
         raise CertificateError(f"{at}.certificate", certificate, problem) from None
 
 
 def _trust(context: ssl.SSLContext, ca: str, at: str) -> None:
-    _readable(at, ca)
+    _pem(at, ca, b"CERTIFICATE-----", "certificate")
     try:
         context.load_verify_locations(ca)
     except ssl.SSLError as error:
-        raise CertificateError(at, ca, f"holds no certificates in PEM: {_words(error)}") from None
+        raise CertificateError(at, ca, f"holds what is no certificate in PEM: {_words(error)}") from None
 
 
 def _words(error: ssl.SSLError) -> str:
     return (error.reason or str(error)).replace("_", " ").lower()
 
 
-def _readable(at: str, file: str) -> None:
+def _pem(at: str, file: str, mark: bytes, what: str) -> None:
+    """Say what OpenSSL would not: that *file* cannot be read, holds no PEM of *what*, or is encrypted."""
     try:
-        with Path(file).open("rb") as opened:
-            opened.read(1)
+        text = Path(file).read_bytes()
     except OSError as error:
         raise CertificateError(at, file, f"cannot be read: {error.strerror or error}") from None
+    if mark not in text:
+        raise CertificateError(at, file, f"holds no {what} in PEM")
+    if b"ENCRYPTED" in text:
+        raise CertificateError(at, file, "is encrypted: write it without a passphrase")
 
 
 def _chooser(by_name: dict[str, ssl.SSLContext]) -> Chooser:

@@ -9,6 +9,8 @@ Such repeats are counted, and are no failures; anything else that is no complete
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 import threading
 import time
 from collections import Counter
@@ -66,8 +68,9 @@ class Cut(Exception):  # noqa: N818
 class Connection:
     """One keep-alive connection, made when it is needed."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
         self.address = address
+        self._tls = tls
         self.used = 0
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -78,7 +81,9 @@ class Connection:
 
     async def connect(self) -> None:
         self.close()
-        self._reader, self._writer = await asyncio.open_connection(*self.address)
+        self._reader, self._writer = await asyncio.open_connection(
+            *self.address, ssl=self._tls, server_hostname="localhost" if self._tls else None
+        )
         self.used = 0
 
     async def ask(self, data: bytes) -> tuple[int, bytes]:
@@ -110,6 +115,15 @@ class Connection:
             self._writer.close()
         self._reader = self._writer = None
 
+    async def end(self) -> None:
+        """Close, and wait until it is closed: TLS says its end first, and that needs the event loop."""
+        writer = self._writer
+        self.close()
+        if writer is not None:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(ANSWER_S):
+                    await writer.wait_closed()
+
 
 def _head(head: bytes) -> tuple[int, Mapping[str, str]]:
     first, *lines = head.decode("latin-1").split("\r\n")
@@ -125,6 +139,7 @@ class Load:
     Attributes:
         results: Every request that ended.
         repeats: Requests that were sent again (see above).
+        tls: Speak TLS, to `localhost`.
     """
 
     address: tuple[str, int]
@@ -133,6 +148,7 @@ class Load:
     connections: int = 12
     results: list[Result] = field(default_factory=list)
     repeats: int = 0
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -181,7 +197,7 @@ class Load:
     async def _run(self) -> None:
         idle: asyncio.Queue[Connection] = asyncio.Queue()
         for _ in range(self.connections):
-            idle.put_nowait(Connection(self.address))
+            idle.put_nowait(Connection(self.address, self.tls))
         tasks: set[asyncio.Task[None]] = set()
         began, sent = time.monotonic(), 0
         while not self._stop.is_set():
@@ -192,7 +208,7 @@ class Load:
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
         while not idle.empty():
-            idle.get_nowait().close()
+            await idle.get_nowait().end()
 
     def _next_shot(self) -> Shot:
         total = sum(shot.share for shot in self.shots)

@@ -16,6 +16,7 @@ import os
 import resource
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -78,10 +79,13 @@ def call(
     body: bytes | str | Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     timeout_s: float = PATIENCE_S,
+    tls: ssl.SSLContext | None = None,
 ) -> Reply:
     """Do one HTTP request and return its answer, whatever the status."""
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
+    if tls is not None:
+        connection = http.client.HTTPSConnection(host, int(port), timeout=timeout_s, context=tls)
     sent = dict(headers or {})
     if isinstance(body, Mapping):
         body, sent["Content-Type"] = json.dumps(body), "application/json"
@@ -162,6 +166,7 @@ class Sidecar:
         config: What is written to the file; change it and call `write`.
         folder: Holds the file, the state, the runtime directory and the log.
         program: The command line's beginning.
+        admin_tls: How to speak to its admin listener.
         descriptors: Soft and hard file limit to start with; () leaves them as they are here.
     """
 
@@ -172,6 +177,7 @@ class Sidecar:
     process: subprocess.Popen[bytes] | None = None
     descriptors: tuple[int, int] | tuple[()] = ()
     program: Sequence[str] = (sys.executable, "-m", "sidecar")
+    admin_tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         self.config.setdefault("state", str(self.folder / "state"))
@@ -346,7 +352,8 @@ class Sidecar:
         given = {name: value for name, value in query.items() if value is not None}
         target = f"/api/v1{path}" + (f"?{urlencode(given)}" if given else "")
         sent = {"Authorization": f"Bearer {SECRETS[role]}", **(headers or {})}
-        return call(str(self._addresses()["admin"]), method, target, body=body, headers=sent, timeout_s=timeout_s)
+        where = str(self._addresses()["admin"])
+        return call(where, method, target, body=body, headers=sent, timeout_s=timeout_s, tls=self.admin_tls)
 
     def get(self, path: str, **query: str | int | None) -> Any:
         """Return one document of the admin API."""
@@ -372,9 +379,15 @@ class Sidecar:
             env={**self.environment, "PYTHONPATH": str(ROOT), "SIDECAR_TOKEN": SECRETS["admin"]},
         )  # fmt: skip
 
-    def load(self, rate: float = 100.0, shots: Sequence[Shot] = (Shot(),), connections: int = 12) -> Load:
+    def load(
+        self,
+        rate: float = 100.0,
+        shots: Sequence[Shot] = (Shot(),),
+        connections: int = 12,
+        tls: ssl.SSLContext | None = None,
+    ) -> Load:
         """Return a steady load on it."""
-        return Load(self.address(), rate, shots, connections)
+        return Load(self.address(), rate, shots, connections, tls=tls)
 
     # --- its processes
 

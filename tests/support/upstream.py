@@ -246,6 +246,7 @@ class Upstream:
             if self.tls is None:
                 self.script(Conn(self, sock, number))
             else:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else tickets hold back what comes next
                 with self.tls.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False) as secured:
                     self._open.add(secured)  # it has taken the descriptor from the plain one
                     self.script(Conn(self, secured, number))

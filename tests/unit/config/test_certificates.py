@@ -135,9 +135,12 @@ def test_the_api_is_always_verified(authority: Authority, issued: Issued) -> Non
     [
         ({"certificate": "missing.crt"}, "tls.certificate", "missing.crt cannot be read: No such file or directory"),
         ({"key": "missing.key"}, "tls.key", "missing.key cannot be read: No such file or directory"),
-        ({"key": "other.key"}, "tls.certificate", "other.key are no pair of certificate and unencrypted key in PEM: key values mismatch"),
-        ({"certificate": "words.txt"}, "tls.certificate", "words.txt and"),
-        ({"client_ca": "words.txt", "client_certificates": "required"}, "tls.client_ca", "words.txt holds no certificates in PEM"),
+        ({"key": "other.key"}, "tls.certificate", "other.key are no pair of certificate and key: key values mismatch"),
+        ({"certificate": "words.txt"}, "tls.certificate", "words.txt holds no certificate in PEM"),
+        ({"client_ca": "words.txt", "client_certificates": "required"}, "tls.client_ca", "words.txt holds no certificate in PEM"),
+        ({"key": "words.txt"}, "tls.key", "words.txt holds no private key in PEM"),
+        ({"key": "locked.key"}, "tls.key", "locked.key is encrypted: write it without a passphrase"),
+        ({"certificate": "torn.crt"}, "tls.certificate", "torn.crt and"),
         ({"sni": "missing.crt"}, "tls.sni.0.certificate", "missing.crt cannot be read"),
     ],
 )  # fmt: skip
@@ -149,6 +152,8 @@ def test_a_file_that_cannot_be_used_is_named(
     """
     authority.sign("other", "other.test")
     (authority.folder / "words.txt").write_text("no PEM\n")
+    (authority.folder / "torn.crt").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    (authority.folder / "locked.key").write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n")
     files = {name: str(authority.folder / file) for name, file in broken.items() if name not in ("sni", "client_certificates")}  # fmt: skip
     wrong = replace(policy, **files)  # type: ignore[arg-type]
     if "client_certificates" in broken:
