@@ -86,7 +86,7 @@ class Account:
                 refusing.would_have(self._plane, self._live, route, self.key, head, ticket.would, now)
         seen = own_status or status or _LEFT
         slow = latency_s is not None and latency_s >= route.slow_s
-        template = path_template(head.path)
+        template = path_template(head.path, head.regular)
         route.counters.end(
             self.key, head.method, seen, reason, outcome, now - self._started_at, latency_s, slow,
             "" if home is None else home.label, template, directive,

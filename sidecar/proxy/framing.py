@@ -25,9 +25,8 @@ Tables.   limit                       value     precedents
           line ends                   CRLF; a bare CR or LF, NUL, a control, obs-fold, a space before `:` is refused
 
 Memory.   Clients say the same again and again: a whole head, a start line, a section of fields and a response's head are each
-          read once and then remembered (1024, 1024, 512 and 512 short ones), with what was written from them (`memo`, see
-          `headers.py`). What is remembered is exact: the key is the bytes themselves. A head that was never seen costs a
-          look-up and a store more.
+          remembered from the second time on (1024, 1024, 512 and 512 short ones; `memory.py`), with what was written from
+          them (`memo`, see `headers.py`). What is remembered is exact: the key is the bytes themselves.
 
 What can go wrong. What is derived from a line or a section must depend on it alone; what needs both is in `_request`.
           Sections hold secrets of clients (Authorization, Cookie): they live as long as the memory, never outside of it.
@@ -51,6 +50,7 @@ from sidecar.proxy.fields import (
     read_framing,
     read_options,
 )
+from sidecar.proxy.memory import Memory
 from sidecar.proxy.target import MAX_TARGET_BYTES, Target, read_target, valid_host
 from sidecar.reasons import Reason, Refusal
 
@@ -59,12 +59,12 @@ MAX_RESPONSE_HEAD_BYTES: Final = 64 * 1024
 MAX_METHOD_BYTES: Final = 64
 
 _REMEMBERED_LINE: Final = 256
-_REMEMBERED_HEADS: Final = 1024
 _METHOD: Final = re.compile(rb"[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}" % MAX_METHOD_BYTES)
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 # llhttp has a closed list of methods; it is not asked about the lines of others. Fields are read behind a GET.
 _LLHTTP_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 _STAND_IN: Final = b"GET / HTTP/1.1"
+_new: Final = tuple.__new__  # a NamedTuple's own __new__ is a call in Python
 
 
 Memo = dict[tuple[object, ...], bytes]
@@ -92,7 +92,8 @@ class RequestHead(NamedTuple):
         nominated: Lower-case names that Connection lists, without its own options.
         readings: Other paths that known servers would see; see `target.py`.
         line: The request line for the upstream, with its CRLF.
-        memo: What was written from the same fields before; None when nothing may be remembered.
+        memo: What was written from the same fields before; None while they are not remembered.
+        regular: The request line is remembered, so what follows from it alone is worth remembering.
     """
 
     method: str
@@ -112,6 +113,7 @@ class RequestHead(NamedTuple):
     readings: tuple[str, ...]
     line: bytes
     memo: Memo | None
+    regular: bool
 
     @property
     def fields(self) -> Pairs:
@@ -171,12 +173,13 @@ class ResponseHead(NamedTuple):
 
 
 class RequestLine(NamedTuple):
-    """A request line, read; `line` is the one for the upstream."""
+    """A request line, read; `line` is the one for the upstream; llhttp has an opinion on it where `asks_llhttp`."""
 
     method: str
     minor: int
     target: Target
     line: bytes
+    asks_llhttp: bool
 
 
 class Section(NamedTuple):
@@ -214,49 +217,67 @@ def parse_request_head(raw: bytes) -> RequestHead | Refusal:
     Returns:
         The head, or why it is refused; never raises, whatever the bytes are.
     """
-    known = _heads.get(raw)
+    known = _known.get(raw)
     if known is not None:
         return known
     if len(raw) > MAX_HEAD_BYTES:
         return HEAD_TOO_LARGE
     head = _read_head(raw[2:] if raw.startswith(b"\r\n") else raw)
-    if len(raw) <= REMEMBERED_BYTES and isinstance(head, RequestHead):
-        if len(_heads) >= _REMEMBERED_HEADS:
-            _heads.clear()
-        _heads[raw] = head
+    if isinstance(head, RequestHead) and head.regular and head.memo is not None:
+        _heads.keep(raw, head)
     return head
 
 
 def _read_head(raw: bytes) -> RequestHead | Refusal:
     at = raw.find(b"\r\n")
-    start = _remembered_line(raw[:at]) if at <= _REMEMBERED_LINE else read_request_line(raw[:at])
+    line, lines = raw[:at], raw[at:]
+    known = _lines.kept.get(line)
+    start = read_request_line(line) if known is None else known
     if isinstance(start, Refusal):
         return start
-    method, minor, target, line = start
-    lines = raw[at:]
-    section = _remembered_section(lines, minor) if len(lines) <= REMEMBERED_BYTES else read_section(lines, minor)
-    if isinstance(section, Refusal):
-        return section
+    asked = known is not None or not start.asks_llhttp
+    sections = _sections[start.minor]
+    section = sections.kept.get(lines)
+    if section is None:
+        # llhttp reads a new line and a new section in one pass, else the section behind a stand-in.
+        together = start.minor == 1 and not asked
+        read = read_section(lines, start.minor, line if together else _STAND_IN)
+        if isinstance(read, Refusal):
+            return read
+        keeps = len(lines) <= REMEMBERED_BYTES and sections.again(lines)
+        section = sections.keep(lines, read._replace(memo={})) if keeps else read
+        asked = asked or together
+    if not asked and not agrees_on_line(line):
+        return BAD_LINE
+    if known is None and len(line) <= _REMEMBERED_LINE and _lines.again(line):
+        known = _lines.keep(line, start)
+    return _join(start, section, known is not None)
+
+
+def _join(start: RequestLine, section: Section, regular: bool) -> RequestHead | Refusal:  # noqa: FBT001
+    method, minor, target, line, _ = start
     names, named, repeated, host, length, chunked, keep, expect, upgrade, nominated, memo = section
     if target.authority is not None:
         if not valid_host(target.authority) or (target.userinfo and target.authority != host):
             return bad_request("the target's authority is not exactly one valid host with an optional port")
         host, memo = target.authority, None
-    return RequestHead(
+    parts = (
         method, target.forwarded, target.path, minor, names, named, repeated, host, length, chunked, keep, expect,
-        upgrade, nominated, target.readings, line, memo,
+        upgrade, nominated, target.readings, line, memo, regular,
     )  # fmt: skip
+    return _new(RequestHead, parts)
 
 
-def read_section(lines: bytes, minor: int) -> Section | Refusal:
+def read_section(lines: bytes, minor: int, behind: bytes = _STAND_IN) -> Section | Refusal:
     """
     Read the fields of a request.
 
     Args:
         lines: From the start line's CRLF up to and including the blank line.
         minor: 0 or 1 of HTTP/1.x.
+        behind: The request line that llhttp sees before them, without its CRLF.
     """
-    fields = read_fields(_STAND_IN + lines, len(_STAND_IN), httptools.HttpRequestParser)
+    fields = read_fields(behind + lines, len(behind), httptools.HttpRequestParser)
     if isinstance(fields, str):
         return TOO_MANY_FIELDS if fields is TOO_MANY else bad_request(fields)
     names, named, repeated = fields
@@ -275,19 +296,11 @@ def read_section(lines: bytes, minor: int) -> Section | Refusal:
     expect = get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         return bad_request("Expect names an expectation other than 100-continue")
-    return Section(
-        names,
-        named,
-        repeated,
-        host or b"",
-        length,
-        chunked,
-        not options.close and (minor == 1 or options.keep_alive),
-        expect is not None and minor == 1 and (chunked or bool(length)),
-        options.upgrade and b"upgrade" in named,
-        options.nominated,
-        {} if len(lines) <= REMEMBERED_BYTES else None,
-    )
+    keep = not options.close and (minor == 1 or options.keep_alive)
+    waits = expect is not None and minor == 1 and (chunked or bool(length))
+    upgrade = options.upgrade and b"upgrade" in named
+    parts = names, named, repeated, host or b"", length, chunked, keep, waits, upgrade, options.nominated, None
+    return _new(Section, parts)
 
 
 def parse_response_head(raw: bytes, request_method: str) -> ResponseHead | str:
@@ -301,11 +314,17 @@ def parse_response_head(raw: bytes, request_method: str) -> ResponseHead | str:
     Returns:
         The head, or what is wrong with it in words; never raises.
     """
-    if len(raw) <= REMEMBERED_BYTES:
-        return _remembered_response(raw, request_method == "HEAD")
+    to_head = request_method == "HEAD"
+    memory = _responses[to_head]
+    known = memory.kept.get(raw)
+    if known is not None:
+        return known
     if len(raw) > MAX_RESPONSE_HEAD_BYTES:
         return f"the head exceeds {MAX_RESPONSE_HEAD_BYTES} bytes"
-    return read_response(raw, request_method == "HEAD")
+    head = read_response(raw, to_head)
+    if len(raw) <= REMEMBERED_BYTES and not isinstance(head, str) and memory.again(raw):
+        return memory.keep(raw, head._replace(memo={}))
+    return head
 
 
 def read_response(raw: bytes, to_head: bool) -> ResponseHead | str:  # noqa: FBT001  a key of the memory
@@ -341,12 +360,12 @@ def read_response(raw: bytes, to_head: bool) -> ResponseHead | str:  # noqa: FBT
         bodiless,
         keep and (bodiless or chunked or length is not None),
         line,
-        {} if len(raw) <= REMEMBERED_BYTES else None,
+        None,
     )
 
 
 def read_request_line(line: bytes) -> RequestLine | Refusal:
-    """Read `method SP target SP version` with exactly these two spaces."""
+    """Read `method SP target SP version` with exactly these two spaces; the second opinion is the caller's to ask."""
     parts = line.split(b" ")
     if len(parts) != 3:
         return bad_request("the request line is not method, target and version with one space between")
@@ -354,7 +373,7 @@ def read_request_line(line: bytes) -> RequestLine | Refusal:
     minor = 1 if version == b"HTTP/1.1" else 0 if version == b"HTTP/1.0" else -1
     if minor < 0:
         return bad_request("the version is neither HTTP/1.1 nor HTTP/1.0")
-    if not _METHOD.fullmatch(method):
+    if method not in _LLHTTP_METHODS and not _METHOD.fullmatch(method):
         return bad_request(f"the method is not a token of at most {MAX_METHOD_BYTES} bytes")
     name = method.decode("ascii")
     if name in ("CONNECT", "PRI"):
@@ -364,9 +383,8 @@ def read_request_line(line: bytes) -> RequestLine | Refusal:
     read = read_target(name, target)
     if isinstance(read, str):
         return bad_request(read)
-    if method in _LLHTTP_METHODS and not agrees_on_line(line):
-        return bad_request("the second parser refuses the request line")
-    return RequestLine(name, minor, read, b"%b %b HTTP/1.1\r\n" % (method, read.forwarded))
+    forwarded = line if minor and read.forwarded == target else b"%b %b HTTP/1.1" % (method, read.forwarded)
+    return _new(RequestLine, (name, minor, read, forwarded + b"\r\n", method in _LLHTTP_METHODS))
 
 
 def read_status_line(line: bytes) -> tuple[int, int, bytes, bytes] | str:
@@ -383,12 +401,14 @@ def bad_request(detail: str) -> Refusal:
     return Refusal(Reason.BAD_REQUEST, 0.0, "framing", detail)
 
 
-_heads: Final[dict[bytes, RequestHead]] = {}
-_remembered_line: Final = lru_cache(maxsize=1024)(read_request_line)
+_heads: Final[Memory[bytes, RequestHead]] = Memory(1024)
+_known: Final = _heads.kept
+_lines: Final[Memory[bytes, RequestLine]] = Memory(1024)
+_sections: Final[tuple[Memory[bytes, Section], ...]] = (Memory(64), Memory(512))  # HTTP/1.0 and 1.1
+_responses: Final[tuple[Memory[bytes, ResponseHead], ...]] = (Memory(512), Memory(64))  # to others, to HEAD
 _remembered_status: Final = lru_cache(maxsize=256)(read_status_line)
-_remembered_section: Final = lru_cache(maxsize=512)(read_section)
-_remembered_response: Final = lru_cache(maxsize=512)(read_response)
 
+BAD_LINE: Final = bad_request("the second parser refuses the request line")
 HEAD_TOO_LARGE: Final = Refusal(Reason.HEADER_TOO_LARGE, 0.0, "framing", f"the head exceeds {MAX_HEAD_BYTES} bytes")
 TOO_MANY_FIELDS: Final = Refusal(Reason.HEADER_TOO_LARGE, 0.0, "framing", TOO_MANY)
 TARGET_TOO_LONG: Final = Refusal(Reason.URI_TOO_LONG, 0.0, "framing", f"the target exceeds {MAX_TARGET_BYTES} bytes")

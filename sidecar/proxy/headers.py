@@ -29,7 +29,7 @@ Tables.   field                          request                          respon
           Cookie `sidecar_session`       removed (the console's)          –
           Date, Server, all others       passed                           passed
 
-          Names come in few combinations, so what is to be done is planned once for each (512 of short heads remembered).
+          Names come in few combinations, so what is to be done is planned once for each (512 combinations are remembered).
 
 What can go wrong. A new traceparent says "sampled", as a service whose sampler follows its parent would trace nothing otherwise.
 """
@@ -38,12 +38,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from sidecar.proxy.addresses import as_forwarded, as_forwarded_for, read_chain
 from sidecar.proxy.framing import Memo, RequestHead, ResponseHead
 from sidecar.proxy.hop import Hop, Peer
+from sidecar.proxy.memory import Memory
 
 CONSOLE_COOKIE: Final = b"sidecar_session"
 
@@ -66,6 +66,7 @@ _SPECIAL: Final = frozenset((b"via", b"te", b"trailer", b"traceparent", b"expect
 _SUSPICIOUS: Final = (b"x-forwarded", b"x-real-ip", b"proxy-")
 _TRACE: Final = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _COOKIE: Final = re.compile(rb"(?:^|(?<=;))[ \t]*" + CONSOLE_COOKIE + rb"[ \t]*=[^;]*(?:;|$)")
+_REMEMBERED_NAMES: Final = 1024
 _MEMO_KEYS: Final = 8  # peers, or ways to answer, that are remembered with one head
 
 _join_pair: Final = b": ".join
@@ -96,8 +97,23 @@ def _plan_back(names: tuple[bytes, ...]) -> _Plan:
     return _Plan(sift, tuple(_GUARDED_BACK.intersection(names)), special=False)
 
 
-_remembered_plan: Final = lru_cache(maxsize=512)(_plan)
-_remembered_plan_back: Final = lru_cache(maxsize=512)(_plan_back)
+_plans: Final[Memory[tuple[bytes, ...], _Plan]] = Memory(512)
+_plans_back: Final[Memory[tuple[bytes, ...], _Plan]] = Memory(512)
+
+
+def _plan_of(names: tuple[bytes, ...]) -> _Plan:
+    """Make a plan that is not remembered yet."""
+    plan = _plan(names)
+    return _plans.keep(names, plan) if _short(names) and _plans.again(names) else plan
+
+
+def _plan_back_of(names: tuple[bytes, ...]) -> _Plan:
+    plan = _plan_back(names)
+    return _plans_back.keep(names, plan) if _short(names) and _plans_back.again(names) else plan
+
+
+def _short(names: tuple[bytes, ...]) -> bool:
+    return sum(map(len, names)) <= _REMEMBERED_NAMES
 
 
 def request_head(head: RequestHead, peer: Peer, hop: Hop, trace: bytes, authority: bytes = b"") -> bytes:
@@ -134,7 +150,7 @@ def remember(memo: Memo, key: tuple[object, ...], made: bytes) -> bytes:
 def _request_fields(head: RequestHead, peer: Peer, hop: Hop, host: bytes) -> bytes:
     """Write the fields of a request, all but a new traceparent."""
     named = head.named
-    plan = _remembered_plan(head.names) if head.memo is not None else _plan(head.names)
+    plan = _plans.kept.get(head.names) or _plan_of(head.names)
     cookie = named.get(b"cookie")
     console = cookie is not None and CONSOLE_COOKIE in cookie
     if plan.sift or console or head.nominated or head.repeated is not None:
@@ -271,7 +287,7 @@ def response_head(
 
 def _response_head(response: ResponseHead, hop: Hop, minor: int, *, close: bool) -> bytes:
     named = response.named
-    plan = _remembered_plan_back(response.names) if response.memo is not None else _plan_back(response.names)
+    plan = _plans_back.kept.get(response.names) or _plan_back_of(response.names)
     if plan.sift or response.nominated or response.repeated is not None:
         nominated = response.nominated
         text = b"".join([b"%b: %b\r\n" % pair for pair in response.fields if _returns(pair[0], nominated)])

@@ -25,6 +25,7 @@ from sidecar.proxy.alerts import Complain, unheard
 from sidecar.proxy.deadline import Wheel
 from sidecar.proxy.framing import RequestHead
 from sidecar.proxy.hop import Hop, Peer
+from sidecar.proxy.memory import Memory
 from sidecar.proxy.outbox import Outbox
 from sidecar.proxy.pool import Pool
 from sidecar.proxy.retry import RetryBudget
@@ -41,8 +42,7 @@ if TYPE_CHECKING:
 
 UNROUTED: Final = "_none"  # the route of requests that reached none: malformed ones, and those that none matches
 _NEVER_SLOW: Final = float("inf")
-_REMEMBERED_LINE: Final = 256
-_REMEMBERED_LINES: Final = 2048
+_REMEMBERED_LINES: Final = 1024
 
 
 class Client(Protocol):
@@ -173,7 +173,7 @@ class Live:
         self._routes = {
             rule.name: _bind(rule, compiled, guard, meter, tap, shapers.get(rule.name)) for rule in proxy.routes
         }
-        self._by_line: dict[bytes, Route] = {}
+        self._lines: Memory[bytes, Route] = Memory(_REMEMBERED_LINES)
 
     def __repr__(self) -> str:
         return f"<Live v{self.version} {list(self._routes)}>"
@@ -185,17 +185,15 @@ class Live:
 
     def route_of(self, head: RequestHead) -> Route | Refusal:
         """Return whose rules *head* meets. Where hosts make no difference a short request line says it, so it is remembered."""
-        found = self._by_line.get(head.line)
+        found = self._lines.kept.get(head.line)
         if found is not None and not head.readings:
             return found
         rule = self._router.route(head)
         if isinstance(rule, Refusal):
             return rule
         route = self._routes[rule.name]
-        if not (head.readings or self._router.asks_host) and len(head.line) <= _REMEMBERED_LINE:
-            if len(self._by_line) >= _REMEMBERED_LINES:
-                self._by_line.clear()
-            self._by_line[head.line] = route
+        if head.regular and not (head.readings or self._router.asks_host):
+            self._lines.keep(head.line, route)
         return route
 
     def key_of(self, route: Route, peer: Peer, head: RequestHead) -> str:

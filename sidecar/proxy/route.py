@@ -6,20 +6,17 @@ Theory.   Routes are tried in the config's order and the first match wins. Host 
           A path with readings (see `target.py`) must lead to the same route in every reading, else it is refused.
 
           All patterns of one (method, host) become one regular expression of alternatives, each with its own group, so a
-          match is one call in C whatever the number of routes; Python's alternation also takes the first. Answers for
-          short paths are remembered, at most 4096 of them.
-
-What can go wrong. A remembered answer outlives nothing: a new config makes a new Router.
+          match is one call in C whatever the number of routes; Python's alternation also takes the first.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final
 
 from sidecar.config.policies import RouteRule
 from sidecar.proxy.framing import RequestHead
+from sidecar.proxy.memory import Memory
 from sidecar.reasons import Reason, Refusal
 
 MAX_SEGMENTS: Final = 6
@@ -67,7 +64,6 @@ class Router:
         self._tables = {
             (method, host): self._table(method, host) for method in (*self._methods, "") for host in (*self._hosts, "")
         }
-        self._remembered = lru_cache(maxsize=4096)(self._match)
         self.asks_host = bool(self._hosts)
 
     def __repr__(self) -> str:
@@ -96,9 +92,7 @@ class Router:
         """
         method = method if method in self._methods else ""
         host = host if host in self._hosts else ""
-        return (
-            self._remembered(method, host, path) if len(path) <= _REMEMBERED_PATH else self._match(method, host, path)
-        )
+        return self._match(method, host, path)
 
     def _match(self, method: str, host: str, path: str) -> RouteRule | None:
         table = self._tables[method, host]
@@ -124,13 +118,21 @@ def host_name(host: bytes) -> str:
     return name.rstrip(".")
 
 
-def path_template(path: str) -> str:
+def path_template(path: str, regular: bool = False) -> str:  # noqa: FBT001, FBT002 - hot path: positional
     """
     Name the kind of a path: segments that look like ids become `{id}`, at most six are kept.
 
     Bounded in length, but not in number: whoever keeps templates bounds their count (heavy hitters only).
+
+    Args:
+        path: Normalised.
+        regular: It comes again and again (`RequestHead.regular`): remember the answer.
     """
-    return _remembered_template(path) if len(path) <= _REMEMBERED_PATH else _template(path)
+    known = _templates.kept.get(path)
+    if known is not None:
+        return known
+    made = _template(path)
+    return _templates.keep(path, made) if regular and len(path) <= _REMEMBERED_PATH else made
 
 
 def _template(path: str) -> str:
@@ -140,4 +142,4 @@ def _template(path: str) -> str:
     return named[:MAX_TEMPLATE] + "/…" if cut else named
 
 
-_remembered_template: Final = lru_cache(maxsize=2048)(_template)
+_templates: Final[Memory[str, str]] = Memory(1024)

@@ -14,8 +14,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from sidecar.proxy.fields import MAX_FIELDS
+from sidecar.proxy.fields import MAX_FIELDS, agrees_on_line
 from sidecar.proxy.framing import (
+    BAD_LINE,
     HEAD_TOO_LARGE,
     MAX_HEAD_BYTES,
     MAX_METHOD_BYTES,
@@ -53,6 +54,8 @@ def judge_request(partial: bytes, seen: int) -> Refusal | None:
         read = None if line is None else read_request_line(line)
         if isinstance(read, Refusal):
             return read
+        if line is not None and read is not None and read.asks_llhttp and not agrees_on_line(line):
+            return BAD_LINE
         if partial.count(b"\n", begin) > MAX_FIELDS + 1:
             return TOO_MANY_FIELDS
     if len(partial) - begin > _MAX_LINE and partial.find(b"\n", begin, begin + _MAX_LINE + 2) < 0:

@@ -134,7 +134,7 @@ def _origin(target: bytes) -> Target | str:
         return "the path holds a dot segment; resolve it before sending"
     text = path.decode("ascii")
     other = _readings(text) if b"//" in path or b";" in path or b"%" in path else ()
-    return Target(text, path + query if query else path, None, False, other)
+    return tuple.__new__(Target, (text, path + query if query else path, None, False, other))
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:
