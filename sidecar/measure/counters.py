@@ -49,7 +49,12 @@ _ENDINGS: Final = {
 }
 
 Pair = list[int]
-_CellKey = tuple[str, int, Reason | None, Outcome, str, str]
+Kind = tuple[str, int, Reason | None, Outcome, str, str]
+"""
+What requests that look alike have in common: the method as sent, the status that the client got (499 when it left), why it
+ended without the upstream's own answer (None otherwise), the outcome as `classify` said, the endpoint as `HOST:PORT` (empty
+when it was sent to none), and the path with its ids replaced (empty when unknown).
+"""
 
 
 class GaugeSource(Protocol):
@@ -120,7 +125,7 @@ class RouteCounters:
 
     def __init__(self) -> None:
         self.arrivals = 0
-        self._cells: dict[_CellKey, _Cell] = {}
+        self._cells: dict[Kind, _Cell] = {}
         self._durations: dict[str, Durations] = {}
         self._latency = Durations()
         self._heavy = HeavyClients()
@@ -152,15 +157,10 @@ class RouteCounters:
     def end(
         self,
         client: str,
-        method: str,
-        status: int,
-        reason: Reason | None,
-        outcome: Outcome,
+        kind: Kind,
         duration_s: float,
         latency_s: float | None,
         slow: bool,  # noqa: FBT001 - hot path: positional
-        endpoint: str,
-        path_template: str,
         directive: str | None,
     ) -> None:
         """
@@ -168,20 +168,15 @@ class RouteCounters:
 
         Args:
             client: Its key.
-            method: As sent; names beyond the bounded table become `_other`.
-            status: What the client got (499 when it left).
-            reason: Why it ended without the upstream's own answer; None otherwise.
-            outcome: As `classify` said.
+            kind: What it has in common with others; methods beyond the bounded table become `_other`.
             duration_s: Head read → last byte of the answer.
             latency_s: Last request byte sent → first response byte, or the age at a timeout or reset.
             slow: It was slower than the route's `slow`.
-            endpoint: `HOST:PORT` that it was sent to; empty when to none.
-            path_template: The path with its ids replaced; empty when unknown.
             directive: The isolation or override whose share let it pass.
         """
-        cell = self._cells.get((method, status, reason, outcome, endpoint, path_template))
+        cell = self._cells.get(kind)
         if cell is None:
-            cell = self._open_cell((method, status, reason, outcome, endpoint, path_template))
+            cell = self._open_cell(kind)
         cell.count += 1
         durations = cell.durations
         durations.sum_s += duration_s
@@ -209,7 +204,7 @@ class RouteCounters:
         else:
             entry[5] += 1
         if directive is not None:
-            self._try(directive, outcome)
+            self._try(directive, kind[3])
         self._changed = True
 
     def would(self, refusals: Iterable[Refusal]) -> None:
@@ -237,7 +232,7 @@ class RouteCounters:
             pair = self._trials[directive] = [0, 0]
         pair[outcome is _FAILURE] += 1
 
-    def _open_cell(self, key: _CellKey) -> _Cell:
+    def _open_cell(self, key: Kind) -> _Cell:
         method, status, _, outcome, _, _ = key
         if len(self._cells) >= MAX_CELLS:
             self._fold()

@@ -87,10 +87,8 @@ class Account:
         seen = own_status or status or _LEFT
         slow = latency_s is not None and latency_s >= route.slow_s
         template = path_template(head.path, head.regular)
-        route.counters.end(
-            self.key, head.method, seen, reason, outcome, now - self._started_at, latency_s, slow,
-            "" if home is None else home.label, template, directive,
-        )  # fmt: skip
+        kind = head.method, seen, reason, outcome, "" if home is None else home.label, template
+        route.counters.end(self.key, kind, now - self._started_at, latency_s, slow, directive)
         samples = route.samples
         if (samples.any or failed) and samples.take(failed=failed):
             self._plane.tap.show(refusing.sample(route.name, self.key, head, seen, reason, latency_s, template, now))

@@ -83,9 +83,8 @@ def reject(plane: Plane, peer: Peer, refusal: Refusal, now: float) -> bytes:
     row = TABLE[refusal.reason]
     status = row.status
     route.counters.arrive(peer.key, now)
-    route.counters.end(
-        peer.key, OVERFLOW, status, refusal.reason, Outcome.CANCELLED, 0.0, None, False, "", "", None
-    )  # fmt: skip
+    kind = OVERFLOW, status, refusal.reason, Outcome.CANCELLED, "", ""
+    route.counters.end(peer.key, kind, 0.0, None, False, None)
     data = respond.render(
         refusal, decision=decision, explain=live.policy.explain, close=True, jitter_ratio=jitter_ratio()
     )

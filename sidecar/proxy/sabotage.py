@@ -29,7 +29,7 @@ from typing import Any, Final
 from sidecar import clock
 from sidecar.facts import Fault, Outcome
 from sidecar.guard.guard import Ticket
-from sidecar.measure.counters import RouteCounters
+from sidecar.measure.counters import Kind, RouteCounters
 from sidecar.proxy.plane import Route
 from sidecar.proxy.shaper import Place, Waits
 from sidecar.reasons import Reason, Refusal
@@ -56,14 +56,14 @@ class _Counters:
         self._counters.arrive(client, now)
 
     def end(
-        self, client: str, method: str, status: int, reason: Reason | None, outcome: Outcome, duration_s: float,
-        latency_s: float | None, slow: bool, endpoint: str, path: str, directive: str | None,  # noqa: FBT001  RouteCounters.end
+        self, client: str, kind: Kind, duration_s: float,
+        latency_s: float | None, slow: bool, directive: str | None,  # noqa: FBT001  RouteCounters.end
     ) -> None:  # fmt: skip
         """Count an end."""
-        del reason, slow
-        self._counters.end(
-            client, method, status, Reason.DRILL, Outcome.IGNORED, duration_s, None, False, endpoint, path, None
-        )
+        del slow
+        method, status, _, outcome, endpoint, path = kind
+        spoilt = method, status, Reason.DRILL, Outcome.IGNORED, endpoint, path
+        self._counters.end(client, spoilt, duration_s, None, False, None)
         age_s = self._delay_s + (latency_s or 0.0)
         self._counters.drilled(outcome, age_s, directive)
 

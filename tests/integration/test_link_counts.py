@@ -63,7 +63,7 @@ class Worker:
         route = self.meter.route("shop")
         for n in range(count):
             route.arrive(f"client-{n % 3}", 0.0)
-            route.end(f"client-{n % 3}", "GET", 200, None, Outcome.SUCCESS, 0.02, 0.01, False, "h:1", "/x", None)
+            route.end(f"client-{n % 3}", ("GET", 200, None, Outcome.SUCCESS, "h:1", "/x"), 0.02, 0.01, False, None)
         self.counted += count
 
     def tick(self, now: float) -> bool:

@@ -28,7 +28,9 @@ def end(counters: RouteCounters, **given: object) -> None:
         "path_template": "/api/items/{id}", "directive": None,
     }  # fmt: skip
     counters.arrive("k1", 0.0)
-    counters.end(**{**row, **given})  # type: ignore[arg-type]
+    row |= given
+    kind = tuple(row.pop(name) for name in ("method", "status", "reason", "outcome", "endpoint", "path_template"))
+    counters.end(kind=kind, **row)  # type: ignore[arg-type]
 
 
 def ticked(counters: RouteCounters, gauges: RouteGauges | None = None) -> RouteTick:
@@ -224,14 +226,12 @@ def test_counting_stays_within_its_budget() -> None:
     """
     arrive + end cost at most 1.5 µs.
     """
-    counters = RouteCounters()
+    counters, kind = RouteCounters(), ("GET", 200, None, Outcome.SUCCESS, "127.0.0.1:9000", "/api/x")
 
     def run() -> None:
         for _ in range(cost.ITEMS):
             counters.arrive("10.0.0.1", 1.0)
-            counters.end(
-                "10.0.0.1", "GET", 200, None, Outcome.SUCCESS, 0.012, 0.011, False, "127.0.0.1:9000", "/api/x", None
-            )
+            counters.end("10.0.0.1", kind, 0.012, 0.011, False, None)
 
     assert cost.calls(run) <= cost.budget(BUDGET_S)
 

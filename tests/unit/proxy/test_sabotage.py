@@ -102,7 +102,7 @@ async def test_latency_lets_it_go_on_and_counts_it_apart() -> None:
     await asyncio.wait_for(asking.ended.wait(), 5)
     assert asking.ticket is not None
     assert asking.route.marked is Reason.DRILL
-    asking.route.counters.end("c", "GET", 200, None, Outcome.SUCCESS, 0.1, 0.01, False, "h:1", "/x", None)
+    asking.route.counters.end("c", ("GET", 200, None, Outcome.SUCCESS, "h:1", "/x"), 0.1, 0.01, False, None)
     tick = bench.meter.route("a").tick(RouteGauges(), 0.0)
     assert tick is not None
     assert (tick.outcomes, tick.drilled) == ({"ignored": 1}, {"success": 1})
