@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from loadtest.detection import numenta, petshop, synthetic
+from loadtest.detection import numenta, petshop, quiet, synthetic
 from loadtest.detection.recordings import RecordingsMissingError
 from loadtest.detection.scoreboard import Effort, Row, Yardstick, table
 
@@ -21,7 +21,7 @@ YARDSTICKS: Final = (
     Yardstick(3, "NAB low-FP / low-FN", "68 / 80", "72 / 84", numenta.row_3),
     Yardstick(4, "NAB at the shipped threshold", "≥ 70", "≥ 75", numenta.row_4),
     Yardstick(5, "time to detect: 20 % / 5 % at 10/s; outage at 1/s", "≤ 3 / ≤ 15; ≤ 4", "≤ 2 / ≤ 12; ≤ 3", synthetic.row_5),
-    Yardstick(6, "false alarms a route-month, φ = 3, diurnal", "≤ 1", "≤ 0.2", synthetic.row_6),
+    Yardstick(6, "false alarms a route-month, φ = 3, diurnal", "≤ 1", "≤ 0.2", quiet.row_6),
     Yardstick(7, "false isolations on quiet traffic", "0", "0", synthetic.row_7),
     Yardstick(8, "PetShop: recall of 26 / median delay / quiet alarms a day", "19 / ≤ 150 s / ≤ 0.5", "22 / ≤ 90 s / ≤ 0.2", petshop.row_8),
     Yardstick(10, "cost a request / memory a route", "≤ 2 µs / 16 KiB", "≤ 1 µs / 8 KiB", synthetic.row_10),

@@ -1,16 +1,14 @@
 """
-Rows 5, 6, 7 and 10: the fast path on synthetic traffic whose truth is known, and what it costs.
+Rows 5, 7 and 10: the fast path on synthetic traffic whose truth is known, and what it costs.
 
 Theory
     Quiet traffic is as unkind as real traffic: arrivals and failures vary with φ = 3 from minute to minute, and the rate
-    swings by ±60 % over the day. Six cells (three rates, two error ratios) share at least 100 route-days; every alarm is
-    a false one. In each second the claims are fused as the controller does it; a finding on which automation would
+    swings by ±60 % over the day. Six cells (three rates, two error ratios) share at least 100 route-days. In each second the claims are fused as the controller does it; a finding on which automation would
     act is a false isolation.
 
 Tables
     row    traffic                                             counted
     5      20 % and 5 % errors at 10/s, an outage at 1/s       median seconds from the onset to the errors claim
-    6      the quiet cells                                     alarms that begin, a route and 30 days
     7      the quiet cells                                     findings that are actionable
     10     10/s and 1,000/s                                    CPU of a second, a request; bytes of a route after warm-up
 
@@ -44,7 +42,6 @@ from sidecar.measure.counters import RouteCounters
 from tests.support.traffic import Traffic, first_claims
 
 DAY_S: Final = 86_400
-MONTH_DAYS: Final = 30
 DISPERSION: Final = 3.0
 SWING: Final = 0.6
 DAYS_A_CELL: Final = 17  # of six: 102 route-days
@@ -155,17 +152,6 @@ def row_5(effort: Effort) -> Measured:
     return Measured(text, met, moonshot, {"median_s": medians, "worst_s": worst, "seeds": len(seeds)})
 
 
-def row_6(effort: Effort) -> Measured:
-    """False alarms a route and month."""
-    cells = _quiet(effort)
-    days = sum(cell.days for cell in cells)
-    alarms = sum(sum(cell.alarms.values()) for cell in cells)
-    monthly = alarms * MONTH_DAYS / days
-    by_cell = {cell.cell: cell.alarms for cell in cells}
-    text = f"{monthly:.2f} ({alarms} in {days} route-days)"
-    return Measured(text, monthly <= 1, monthly <= 0.2, {"per_month": monthly, "days": days, "cells": by_cell})
-
-
 def row_7(effort: Effort) -> Measured:
     """False isolations on all quiet traffic, that of PetShop included when it is here."""
     from loadtest.detection import petshop  # noqa: PLC0415  (its recordings may be absent)
@@ -174,7 +160,9 @@ def row_7(effort: Effort) -> Measured:
     shop = petshop.quiet_isolations(effort)
     text = f"{own + shop}" if shop is not None else f"{own} (PetShop is not here)"
     total = own + (shop or 0)
-    return Measured(text, total == 0, total == 0, {"synthetic": own, "petshop": shop})
+    alarms = {cell.cell: cell.alarms for cell in _quiet(effort)}
+    numbers = {"synthetic": own, "petshop": shop, "days": sum(cell.days for cell in _quiet(effort)), "alarms": alarms}
+    return Measured(text, total == 0, total == 0, numbers)
 
 
 def row_10(effort: Effort) -> Measured:

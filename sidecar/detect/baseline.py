@@ -9,7 +9,8 @@ Theory
 
     φ is Pearson's dispersion, Σ(k − np)² / Σ np(1 − p), over blocks of 60 s and of 600 s, the larger of the two,
     clamped to [1, 8]. Its p is the blocks' own slow mean, so an error of p̂ does not pose as dispersion. The sums start
-    with a prior of φ = 1 that is worth four blocks, and are halved every 2 h and every 6 h.
+    with a prior of φ = 1 that is worth four blocks, and are halved every 2 h and every 6 h. It serves the levels of latency
+    and the arrivals, whose counts are large; failures are rare and clump, their φ is that of `clumps.py`.
 
     The incident is never learnt. Counts wait in quarantine for 10 min and are dropped when an alarm begins. Nothing
     leaves the quarantine in `suspect`; nothing enters it in `alarm` and `recovering`. A grown
@@ -37,6 +38,7 @@ from collections.abc import Iterable, Mapping
 from math import exp, log, sqrt
 from typing import Any, ClassVar, Final, NamedTuple
 
+from sidecar.detect.clumps import Clumping
 from sidecar.detect.keep import Document, Names, keep, revive
 
 PRIOR_BAD: Final = 0.5
@@ -212,6 +214,7 @@ class RatioBaseline:
 
     Attributes:
         requests, bad, seconds: What was learnt, faded.
+        dispersion: How the bad ones clump.
         held: logit(p̂) as it is used; moves by the drift limit once grown.
         warm_at: When the warm-up ended; None while it lasts.
     """
@@ -225,7 +228,7 @@ class RatioBaseline:
         self._need = need_requests * scale
         self._warmup_s = warmup_s
         self._quarantine = Quarantine(2, scale)
-        self.dispersion = Dispersion()
+        self.dispersion = Clumping(scale)
         self.warm_at: float | None = None
         self.requests = self.bad = self.seconds = 0.0
         self.held = logit(PRIOR_BAD / PRIOR_REQUESTS)
@@ -253,6 +256,11 @@ class RatioBaseline:
     def rate_per_s(self) -> float:
         """Return the judged requests a second, as learnt."""
         return self.requests / self.seconds if self.seconds else 0.0
+
+    @property
+    def block_s(self) -> float:
+        """Return the seconds of one block, over which clumping is learnt."""
+        return self._quarantine.block_s
 
     @property
     def cold(self) -> str:

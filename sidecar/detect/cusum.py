@@ -12,6 +12,11 @@ Theory
     requests for all five together: h = ln(γ) + ln(5) gives one in γ requests. The smallest sample is in the
     likelihood itself; no window, no "at least so many per cent".
 
+    That bound counts every request as a start. A score leaves zero only at a bad request, and then stands at ln(p_j/p0):
+    γ·p0 starts, each passing h with P ≤ (p_j/p0)·e^−h, make γ·p_j·e^−h false alarms. So h + ln(p_j) is enough for
+    alternative j, which is 3 less at 4 % and nothing at 98 %. The two smallest alternatives keep the full h: where they are
+    right, p0 is more likely to be a little wrong. On one scale: their scores grow h / (h + ln p_j) times as fast.
+
     φ ≥ 1 is over-dispersion (`baseline.py`): counts that vary φ times as much as independent requests would carry
     1/φ of the evidence (quasi-likelihood, Wedderburn 1974).
 
@@ -44,6 +49,8 @@ CEILING: Final = 0.98
 LEAST_BAD: Final = 3  # a hiccup is no incident: three bad requests …
 LEAST_SECONDS: Final = 2  # … in two different seconds
 
+OWN_LEVEL_FROM: Final = 2  # the third alternative
+
 MONTH_S: Final = 30 * 86_400.0
 FALSE_ALARMS: Final = {Sensitivity.LOW: 0.2, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 5.0}  # a route and month
 
@@ -59,6 +66,13 @@ def threshold(rate_per_s: float, tests: int, sensitivity: Sensitivity) -> float:
     """
     requests = min(max(rate_per_s * MONTH_S, 1e4), 1e9)
     return log(requests) + log(len(STEPS)) + log(tests) - log(FALSE_ALARMS[sensitivity])
+
+
+def _scale(step: int, ratio: float, level: float) -> float:
+    """Return by how much the score of an alternative grows faster because its own level is lower than *level*."""
+    if not level or step < OWN_LEVEL_FROM:
+        return 1.0
+    return level / max(level + log(ratio), level / 2)
 
 
 class Mark(NamedTuple):
@@ -80,39 +94,64 @@ class Mixture:
     """
 
     # One array, because seven mixtures share the 16 KiB of a route: for n alternatives it holds n scores, n weights of a
-    # bad request, n of a good one, n marks of four numbers, and the running totals, which are a mark too.
+    # bad request, n of a good one, n weights of what is explained, n sums of what was explained since the score left
+    # zero, n marks of four numbers, and the running totals, which are a mark too.
     __slots__ = ("_cells", "_size", "cap", "top")
 
     def __init__(self, at: float, size: int = len(STEPS)) -> None:
         self.top = 0.0
         self.cap = 1e9
         self._size = size
-        self._cells = array("d", [0.0] * (3 * size) + [at, 0.0, 0.0, 0.0] * (size + 1))
+        self._cells = array("d", [0.0] * (5 * size) + [at, 0.0, 0.0, 0.0] * (size + 1))
 
     def __repr__(self) -> str:
         return f"<Mixture {self.top:.1f} of {' '.join(f'{s:.1f}' for s in self._cells[: self._size])}>"
 
-    def aim(self, normal_ratio: float, dispersion: float, cap: float, least_ratio: float = 0.0) -> None:
-        """Set what is normal from now on; the scores stay."""
+    def aim(
+        self, normal_ratio: float, dispersion: float, cap: float, least_ratio: float = 0.0, level: float = 0.0
+    ) -> None:
+        """
+        Set what is normal from now on; the scores stay.
+
+        Args:
+            normal_ratio: p0.
+            dispersion: φ, by which the evidence is divided.
+            cap: Where scores end.
+            least_ratio: The smallest alternative that takes part.
+            level: h, when alternatives shall have levels of their own; 0 gives all the same one.
+        """
         base = logit(normal_ratio)
         ratios = [min(sigmoid(base + step), CEILING) for step in STEPS]
         parts = [ratio > normal_ratio and ratio >= least_ratio for ratio in ratios]
+        scales = [_scale(j, ratio, level) / dispersion for j, ratio in enumerate(ratios)]
+        rows = list(zip(ratios, parts, scales, strict=True))
         self.weigh(
-            [log(r / normal_ratio) / dispersion if part else 0.0 for r, part in zip(ratios, parts, strict=True)],
-            [log((1 - r) / (1 - normal_ratio)) / dispersion if p else 0.0 for r, p in zip(ratios, parts, strict=True)],
+            [log(ratio / normal_ratio) * scale if part else 0.0 for ratio, part, scale in rows],
+            [log((1 - ratio) / (1 - normal_ratio)) * scale if part else 0.0 for ratio, part, scale in rows],
             cap,
+            scales,
         )
 
-    def weigh(self, bad: Sequence[float], good: Sequence[float], cap: float) -> None:
-        """Set what one bad and one good request add to each score, for other families than Bernoulli."""
+    def weigh(self, bad: Sequence[float], good: Sequence[float], cap: float, explained: Sequence[float] = ()) -> None:
+        """Set what one bad and one good request (and one nat explained) add to each score, for other families than Bernoulli."""
         n = self._size
         self._cells[n : 3 * n] = array("d", [*bad, *good])
+        self._cells[3 * n : 3 * n + len(explained)] = array("d", explained)
         self.cap = cap
 
-    def add(self, requests: float, bad: float, at: float) -> None:
-        """Take one second's counts; *bad* is a part of *requests*."""
+    def add(self, requests: float, bad: float, at: float, explained: float = 0.0) -> None:
+        """
+        Take one second's counts.
+
+        Args:
+            requests: How many were judged.
+            bad: How many of them were bad.
+            at: The second's end.
+            explained: Nats of the evidence that something harmless explains (`clumps.py`); negative ones give back what was
+                explained since a score left zero, no more.
+        """
         cells, n = self._cells, self._size
-        now = 7 * n
+        now = 9 * n
         if not bad and not self.top:  # the common second: all is zero and stays so
             cells[now] = at
             cells[now + 1] += requests
@@ -125,14 +164,16 @@ class Mixture:
         good, cap, top = requests - bad, self.cap, 0.0
         for j in range(n):
             was = cells[j]
-            score = was + bad * cells[n + j] + good * cells[n + n + j]
+            owed = max(explained * cells[3 * n + j], -cells[4 * n + j]) if explained else 0.0
+            score = was + bad * cells[n + j] + good * cells[n + n + j] - owed
             if score <= 0.0:
-                score = 0.0
-            elif score > cap:
-                score = cap
-            if not was and score:
-                mark = 3 * n + 4 * j
-                cells[mark : mark + 4] = before
+                score = cells[4 * n + j] = 0.0
+            else:
+                cells[4 * n + j] += owed
+                score = min(score, cap)
+                if not was:
+                    mark = 5 * n + 4 * j
+                    cells[mark : mark + 4] = before
             top = max(top, score)
             cells[j] = score
         self.top = top
@@ -144,10 +185,10 @@ class Mixture:
         Source: it is the maximum-likelihood estimate of the change point (Page 1954).
         """
         n = self._size
-        now = Mark(*self._cells[7 * n :])
+        now = Mark(*self._cells[9 * n :])
         if not self.top:
             return now.at, Mark(now.at, 0.0, 0.0, 0.0)
-        mark = 3 * n + 4 * self._cells.index(self.top, 0, n)
+        mark = 5 * n + 4 * self._cells.index(self.top, 0, n)
         at, requests, bad, bad_seconds = self._cells[mark : mark + 4]
         return at, Mark(now.at, now.requests - requests, now.bad - bad, now.bad_seconds - bad_seconds)
 
@@ -161,28 +202,30 @@ class Mixture:
         keep = exp(-requests / horizon)
         for j in range(self._size):
             self._cells[j] *= keep
+            self._cells[4 * self._size + j] *= keep
         self.top = max(self._cells[: self._size])
 
     def reset(self) -> None:
         """Start anew from here."""
-        self._cells[: self._size] = array("d", bytes(8 * self._size))
+        n = self._size
+        self._cells[:n] = self._cells[4 * n : 5 * n] = array("d", bytes(8 * n))
         self.top = 0.0
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
         n = self._size
-        return {"cells": list(self._cells[: 7 * n]), "now": list(self._cells[7 * n :]), "cap": self.cap}
+        return {"cells": list(self._cells[: 9 * n]), "now": list(self._cells[9 * n :]), "cap": self.cap}
 
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
         """Put a snapshot back, its times moved by *shift_s*."""
         n = self._size
         cells = array("d", row["cells"])
-        if len(cells) != 7 * n:
-            raise ValueError(f"a mixture of {n} has {7 * n} numbers, not {len(cells)}")
+        if len(cells) != 9 * n:
+            raise ValueError(f"a mixture of {n} has {9 * n} numbers, not {len(cells)}")
         cells.extend(row["now"])
-        if len(cells) != 7 * n + 4:
-            raise ValueError(f"the totals of a mixture are 4 numbers, not {len(cells) - 7 * n}")
-        for mark in range(3 * n, 7 * n + 4, 4):
+        if len(cells) != 9 * n + 4:
+            raise ValueError(f"the totals of a mixture are 4 numbers, not {len(cells) - 9 * n}")
+        for mark in range(5 * n, 9 * n + 4, 4):
             cells[mark] += shift_s
         self._cells, self.cap = cells, row["cap"]
         self.top = max(cells[:n])

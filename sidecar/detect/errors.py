@@ -2,10 +2,12 @@
 The error detector: is this route failing more than it used to?
 
 Theory
-    One mixture of five CUSUMs (`cusum.py`) over (judged, failed) requests, against a learnt ratio (`baseline.py`). Own
+    One mixture of five CUSUMs (`cusum.py`) over (judged, failed) requests, against a learnt ratio (`baseline.py`) and against
+    how failures of this route clump (`clumps.py`): what a clump explains is no evidence. Once the alarm stands the question
+    is whether all is normal again, and p0 alone answers it. Own
     refusals, 4xx and drills are not judged and never come here. h = ln γ + ln 5 + ln(tests), γ the requests of 30 days,
     so one false alarm a route and month at `sensitivity: normal`, whatever its traffic. At 10/s and p̂ = 0.1 % that
-    means about 160 requests at 5 % failures, 27 at 20 %, 4 when all fail.
+    means about 140 requests at 5 % failures, 27 at 20 %, 4 when all fail.
 
 Tables
     baseline        tested against                     alternatives
@@ -33,6 +35,7 @@ from typing import Any, ClassVar, Final
 
 from sidecar.detect.alarm import Alarm, State
 from sidecar.detect.baseline import MARGIN, PRIOR_BAD, PRIOR_REQUESTS, RatioBaseline, logit, sigmoid
+from sidecar.detect.clumps import Clumps
 from sidecar.detect.cusum import Mixture, threshold
 from sidecar.detect.keep import Document, Names, keep, revive
 from sidecar.detect.policies import DetectPolicy
@@ -75,7 +78,9 @@ class ErrorDetector:
         rebaselined: Set when the last alarm ended by age; the reader clears it.
     """
 
-    __slots__ = ("_at", "_horizon", "_mixture", "_policy", "_recent", "alarm", "baseline", "rebaselined", "threshold")
+    __slots__ = (
+        "_at", "_clumps", "_horizon", "_mixture", "_policy", "_recent", "alarm", "baseline", "rebaselined", "threshold",
+    )  # fmt: skip
     KEPT: ClassVar[Names] = ("_horizon",)
     TIMES: ClassVar[Names] = ("_at",)
 
@@ -83,6 +88,7 @@ class ErrorDetector:
         self._policy = policy
         self._at = at
         self._mixture = Mixture(at)
+        self._clumps = Clumps()
         self._recent = Recent()
         self._horizon = LEAST_HORIZON
         self.baseline = RatioBaseline(NEED_REQUESTS, policy.warmup_s)
@@ -125,7 +131,8 @@ class ErrorDetector:
         self._at = at
         self._recent.add(requests, bad, at)
         mixture = self._mixture
-        mixture.add(requests, bad, at)
+        asked = not self.alarm.stands and (bad > 0 or mixture.top > 0)
+        mixture.add(requests, bad, at, self._clumps.explained(requests, bad, at, elapsed_s, asked=asked))
         if self.alarm.stands and requests:
             mixture.forget(requests, self._horizon)
         self._step(requests, at)
@@ -203,17 +210,16 @@ class ErrorDetector:
         self._aim()
 
     def _aim(self) -> None:
-        cold = self.baseline.warm_at is None
+        baseline = self.baseline
+        cold = baseline.warm_at is None
         # A cold baseline has no rate either; the smallest γ belongs to the short time that it stays cold.
-        self.threshold = threshold(0.0 if cold else self.baseline.rate_per_s, TESTS, self._policy.sensitivity)
+        rate_per_s = 0.0 if cold else baseline.rate_per_s
+        self.threshold = threshold(rate_per_s, TESTS, self._policy.sensitivity)
         self.threshold += self._policy.offsets.get(Detector.ERRORS, 0.0)
-        ratio = PRIOR_TESTED_RATIO if cold else self.baseline.tested_ratio
-        self._mixture.aim(
-            ratio,
-            self.baseline.dispersion.value,
-            cap(self.threshold),
-            least_ratio=COLD_LEAST_RATIO if cold else 0.0,
-        )
+        ratio = PRIOR_TESTED_RATIO if cold else baseline.tested_ratio
+        least = COLD_LEAST_RATIO if cold else 0.0
+        self._mixture.aim(ratio, 1.0, cap(self.threshold), least_ratio=least, level=self.threshold)
+        self._clumps.aim(ratio, baseline.dispersion, rate_per_s, baseline.block_s)
 
     def _measured(self) -> tuple[float, float]:
         """Return (requests, bad) that describe the present: the last 30 s from the onset on, or all since it."""
@@ -260,6 +266,7 @@ class ErrorDetector:
         return {
             **keep(self),
             "mixture": self._mixture.snapshot(),
+            "clumps": self._clumps.snapshot(),
             "recent": self._recent.snapshot(),
             "baseline": self.baseline.snapshot(),
             "alarm": keep(self.alarm),
@@ -269,6 +276,7 @@ class ErrorDetector:
         """Put a snapshot back, its times moved by *shift_s*."""
         revive(self, row, shift_s)
         self._mixture.restore(row["mixture"], shift_s)
+        self._clumps.restore(row["clumps"], shift_s)
         self._recent.restore(row["recent"], shift_s)
         self.baseline.restore(row["baseline"], shift_s)
         revive(self.alarm, row["alarm"], shift_s)

@@ -137,5 +137,32 @@ def test_a_snapshot_of_another_size_is_refused() -> None:
     """
     A document that does not fit raises instead of being half restored.
     """
-    with pytest.raises(ValueError, match="35 numbers"):
+    with pytest.raises(ValueError, match="45 numbers"):
         Mixture(0.0).restore(Mixture(0.0, 2).snapshot(), 0.0)
+
+
+def test_what_is_explained_is_no_evidence_and_no_more_is_given_back_than_was_taken() -> None:
+    """
+    Explained nats lower every score; a refund lifts a score up to what was taken from it since it left zero, not beyond.
+    """
+    plain, charged = mixture(), mixture()
+    plain.add(10, 5, 1.0)
+    charged.add(10, 5, 1.0, explained=4.0)
+    assert charged.top == pytest.approx(plain.top - 4.0)
+
+    plain.add(1, 1, 2.0)
+    charged.add(1, 1, 2.0, explained=-50.0)
+    assert charged.top == pytest.approx(plain.top)
+
+
+def test_a_large_alternative_has_a_level_of_its_own() -> None:
+    """
+    Given h, the third alternative reaches it with ln(p3) nats less, and the two smallest ones with all of h.
+    """
+    level, ratios = 20.0, [min(sigmoid(logit(P0) + step), CEILING) for step in STEPS]
+    test = Mixture(0.0)
+    test.aim(P0, 1.0, 1e9, level=level)
+    test.add(1, 1, 1.0)
+
+    expected = [log(p / P0) * (level / (level + log(p)) if j >= 2 else 1.0) for j, p in enumerate(ratios)]
+    assert test.top == pytest.approx(max(expected))
