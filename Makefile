@@ -59,6 +59,11 @@ bench: .venv/bench ## CPU per request side by side with nginx, HAProxy, Envoy an
 	@./tests/install-peers.sh bench
 	$(BIN)/python -m loadtest.bench
 
+.PHONY: figures
+figures: .venv/bench ## memory of idle connections, streaming, p99 at a third of the load, memory under many clients
+	@./tests/install-peers.sh bench
+	$(BIN)/python -m loadtest.figures
+
 .PHONY: bench-detect
 bench-detect: .venv/dev ## the scoreboard of detection; needs the recordings (SIDECAR_DATA), takes some minutes
 	$(BIN)/python -m loadtest.detection

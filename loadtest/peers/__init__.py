@@ -103,12 +103,12 @@ class Running:
         raise SystemExit(f"{self.name} did not start:\n{self._log.read_text(errors='replace')[-2000:]}")
 
 
-def start(peer: Peer, folder: Path, core: int, upstream: int) -> Running:
-    """Start *peer* on a free port in front of the port *upstream*."""
+def start(peer: Peer, folder: Path, core: int, upstream: int, change: Callable[[str], str] = str) -> Running:
+    """Start *peer* on a free port in front of the port *upstream*, its configuration's text passed through *change*."""
     ports = {"port": free_port(), "observe": free_port(), "admin": free_port(), "upstream": upstream}
     config = folder / (peer.template or "naive.conf")  # Envoy tells YAML from JSON by the ending
     if peer.template:
-        config.write_text((HERE / peer.template).read_text().format(dir=folder, **ports))
+        config.write_text(change((HERE / peer.template).read_text().format(dir=folder, **ports)))
     return Running(peer.name, peer.command(str(config), ports), core, ports["port"], config.with_suffix(".log"))
 
 
