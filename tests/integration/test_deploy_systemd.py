@@ -82,7 +82,7 @@ def test_every_process_is_confined(started: Manager) -> None:
     """
     A dynamic user, no capability, no new privileges, a system call filter: for supervisor, controller and worker.
     """
-    pids = started.run("cat", f"/sys/fs/cgroup/systemd{started.shown('ControlGroup')}/cgroup.procs").stdout.split()
+    pids = processes(started)
     assert len(pids) == 3
     for pid in pids:
         text = started.run("cat", f"/proc/{pid}/status").stdout
@@ -118,6 +118,28 @@ def test_reload_reads_the_file_and_comes_back_to_active(started: Manager, shop: 
     until(lambda: started.shown("ActiveState") == "active", "READY=1 has ended this one too")
     assert metric(started, "sidecar_config_version") == before + 1
     assert started.shown("MainPID") == pid
+
+
+def test_another_release_takes_over_in_the_same_unit(started: Manager) -> None:
+    """
+    SIGUSR2 replaces every process but the main pid, within the unit's confinement; the unit stays active and serves.
+    """
+    pid, restarts, listen = started.shown("MainPID"), started.shown("NRestarts"), address(started, "listen")
+    old = set(processes(started)) - {pid}
+    assert len(old) == 2
+    started.systemctl("kill", "--kill-who=main", "-s", "USR2", "sidecar")
+    until(lambda: not old & set(processes(started)), "the processes of the old release have left")
+    until(lambda: started.shown("ActiveState") == "active", "READY=1 has ended the change")
+    until(lambda: len(processes(started)) == 3, "those of the new one are there")
+
+    assert call(listen, "GET", "/api/products/7").status == 200
+    assert (started.shown("MainPID"), started.shown("NRestarts")) == (pid, restarts)
+    until(lambda: started.shown("StatusText") == "1 of 1 workers serve", "the status is the new supervisor's")
+
+
+def processes(manager: Manager) -> list[str]:
+    """Return the unit's processes."""
+    return manager.run("cat", f"/sys/fs/cgroup/systemd{manager.shown('ControlGroup')}/cgroup.procs").stdout.split()
 
 
 def test_stopping_takes_the_time_that_the_answer_needs(started: Manager, shop: Shop) -> None:
