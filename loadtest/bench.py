@@ -25,6 +25,7 @@ from typing import Final
 
 from loadtest import peers
 from loadtest.measure import Cost, Load, cost, wrk
+from loadtest.peers.certificate import make_certificate
 from loadtest.shots import SHOTS
 
 PROXY_CORE: Final = 0
@@ -52,11 +53,13 @@ def body(size: int = BODY_BYTES) -> str:
     return json.dumps(row | {"text": "x" * (size - len(empty))})
 
 
-def measure(running: peers.Running, connections: int, seconds: float, script: Path | None = None) -> Round:
+def measure(
+    running: peers.Running, connections: int, seconds: float, script: Path | None = None, *, tls: bool = False
+) -> Round:
     """Warm one peer up, load it, and return what it cost."""
-    wrk(running.port, connections=connections, seconds=1, core=LOAD_CORE, script=script)
+    wrk(running.port, connections=connections, seconds=1, core=LOAD_CORE, script=script, tls=tls)
     before = cost(running.process.pid)
-    load = wrk(running.port, connections=connections, seconds=seconds, core=LOAD_CORE, script=script)
+    load = wrk(running.port, connections=connections, seconds=seconds, core=LOAD_CORE, script=script, tls=tls)
     after = cost(running.process.pid)
     if load.bad:
         raise SystemExit(f"{running.name} answered {load.bad} requests badly: no figure of it counts")
@@ -94,11 +97,15 @@ def run(given: argparse.Namespace) -> dict[str, dict[str, float]]:
         if script is not None:
             script.write_text(SHOTS[given.shots])
         backend = stack.enter_context(peers.start_backend(Path(folder), LOAD_CORE, body(given.body_bytes)))
-        running = [stack.enter_context(peers.start(p, Path(folder), PROXY_CORE, backend.port)) for p in chosen]
+        shown = make_certificate(Path(folder)) if given.tls else None
+        running = [
+            stack.enter_context(peers.start(p, Path(folder), PROXY_CORE, backend.port, certificate=shown))
+            for p in chosen
+        ]
         time.sleep(2)  # everybody has started; what a start costs is not what a request costs
         for number in range(given.rounds):
             for one in running[number % len(running) :] + running[: number % len(running)]:
-                found[one.name].append(measure(one, given.connections, given.seconds, script))
+                found[one.name].append(measure(one, given.connections, given.seconds, script, tls=given.tls))
                 last = found[one.name][-1]
                 print(f"  round {number + 1}/{given.rounds}  {one.name:14} {last.cpu_us:6.1f} µs", file=sys.stderr)
     return {name: summarise(rows) for name, rows in found.items()}
@@ -138,6 +145,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shots", choices=tuple(SHOTS), default="same", help="what is asked: see loadtest/shots.py")
     parser.add_argument("--body-bytes", type=int, default=BODY_BYTES, help="how large the answers are")
+    parser.add_argument("--tls", action="store_true", help="every proxy terminates TLS, with the same certificate")
     parser.add_argument("--only", action="append", default=[], metavar="PEER")
     parser.add_argument("--json", type=Path, default=Path("bench-latest.json"))
     given = parser.parse_args()
@@ -155,6 +163,7 @@ def main() -> int:
         "rounds": given.rounds,
         "shots": given.shots,
         "body_bytes": given.body_bytes,
+        "tls": given.tls,
     }
     document = {"machine": machine, "settings": settings, "peers": results, "sidecar_to": ratios}
     given.json.write_text(json.dumps(document, indent=2) + "\n")

@@ -64,11 +64,13 @@ def _kib(text: str, name: str) -> int:
     return int(found[1]) if found else 0
 
 
-def wrk(port: int, *, connections: int, seconds: float, core: int, script: Path | None = None) -> Load:
+def wrk(
+    port: int, *, connections: int, seconds: float, core: int, script: Path | None = None, tls: bool = False
+) -> Load:
     """Load a port over keep-alive connections from one pinned thread: with GETs of one path, or as *script* says."""
     scripted = [] if script is None else ["-s", str(script)]
     command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", *scripted,
-               f"http://127.0.0.1:{port}/api/products/7"]  # fmt: skip
+               f"http{'s' if tls else ''}://127.0.0.1:{port}/api/products/7"]  # fmt: skip
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
     errors = [int(number) for line in re.findall(r"Socket errors:.*", text) for number in re.findall(r"\d+", line)]
     odd = re.search(r"Non-2xx or 3xx responses: (\d+)", text)

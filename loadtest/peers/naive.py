@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 
 import aiohttp
@@ -37,6 +38,14 @@ async def make(upstream: str) -> web.Application:
 
 if __name__ == "__main__":
     uvloop.install()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if sys.argv[3] else None
+    if tls is not None:
+        tls.load_cert_chain(sys.argv[3])
     web.run_app(
-        make(f"http://127.0.0.1:{sys.argv[2]}"), host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None
+        make(f"http://127.0.0.1:{sys.argv[2]}"),
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        ssl_context=tls,
+        access_log=None,
+        print=None,
     )
