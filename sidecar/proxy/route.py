@@ -22,12 +22,13 @@ from sidecar.reasons import Reason, Refusal
 MAX_SEGMENTS: Final = 6
 MAX_TEMPLATE: Final = 120
 _REMEMBERED_PATH: Final = 128
+_LONG: Final = 40
 _ID: Final = re.compile(
     r"[0-9]+"
     r"|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
     r"|(?=[a-fA-F-]*[0-9])[0-9a-fA-F-]{8,}"
     r"|(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_.~=+:@-]{16,}"
-    r"|.{40,}"
+    rf"|.{{{_LONG},}}"
     r"|(?:.*%.*)"
 )
 
@@ -137,7 +138,14 @@ def path_template(path: str, regular: bool = False) -> str:  # noqa: FBT001, FBT
 
 def _template(path: str) -> str:
     parts = path.split("/", MAX_SEGMENTS + 1)[: MAX_SEGMENTS + 1]
-    named = "/".join("{id}" if part and _ID.fullmatch(part) else part for part in parts)
+    # Words and plain numbers are most of what comes; the expression decides about the rest.
+    named = "/".join(
+        [
+            part if not part or (part.isalpha() and len(part) < _LONG) else
+            "{id}" if part.isdigit() or _ID.fullmatch(part) else part
+            for part in parts
+        ]
+    )  # fmt: skip
     cut = path.count("/") > MAX_SEGMENTS or len(named) > MAX_TEMPLATE
     return named[:MAX_TEMPLATE] + "/…" if cut else named
 
