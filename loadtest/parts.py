@@ -78,7 +78,7 @@ class Stage:
     """A plane with one client and one connection to the API, both without a socket that matters."""
 
     def __init__(self, folder: str, sockets: tuple[socket.socket, socket.socket]) -> None:
-        text = (HERE / "sidecar.yaml").read_text().format(port=1, observe=2, admin=3, dir=folder, upstream=9)
+        text = (HERE / "sidecar.yaml").read_text().format(port=1, observe=2, admin=3, dir=folder, upstream=9, tls="")
         compiled = load(text, name="parts", environ={}, flags={})
         self.plane = Plane(
             asyncio.get_running_loop(),
