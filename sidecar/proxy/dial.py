@@ -11,7 +11,7 @@ Tables.   a new connection                     then
           refused, unreachable, name unknown   the next one is tried; at the end 502 upstream_connect_failed
           no TLS comes of it                   the next one is tried; at the end 502 upstream_tls_failed
           not in its time                      the next one is tried; at the end 504 upstream_connect_timeout
-          no descriptor is left                503 concurrency_limited: the fault is ours, and the endpoint's standing stays
+          no descriptor is left, or but few    503 concurrency_limited: the fault is ours, and the endpoint's standing stays
           the client left                      the attempt is cancelled
 """
 
@@ -121,9 +121,9 @@ class Dial:
                     return await self._connect(backend, address, self._span_s(due_at, waiting + left))
                 except OSError as error:  # a timeout is one, too
                     failure = error
-                    self._pool.names.failed(backend.endpoint.host, address)
                     if error.errno in _EXHAUSTED:
                         break
+                    self._pool.names.failed(backend.endpoint.host, address)
             raise failure
         finally:
             backend.dialling -= 1
@@ -144,6 +144,10 @@ class Dial:
             raise TimeoutError from None
         finally:
             self._timer.stop()
+        sock = upstream.transport.get_extra_info("socket")  # None: the API has ended it already
+        if sock is not None and sock.fileno() >= self._pool.room.very_last:
+            upstream.drop()
+            raise OSError(errno.EMFILE, "no descriptors are left")
         return upstream
 
     def _expired(self, now: float) -> None:  # noqa: ARG002  the moment is in the deadline

@@ -236,7 +236,7 @@ class Plane:
         self._shapers: dict[str, Shaper] = {}
         self._shape(compiled)
         self.live = Live(compiled, version, install, self.guard, self.meter, tap, self._shapers)
-        self.pool = Pool(loop, self.wheel, compiled.proxy.upstream, seed or install.pseudonym, complain)
+        self.pool = Pool(loop, self.wheel, compiled.proxy.upstream, seed or install.pseudonym, complain, room)
         self.retries = RetryBudget(now)
         nowhere = RouteRule(UNROUTED, Match())
         self.unrouted = Route(

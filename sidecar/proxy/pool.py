@@ -44,6 +44,7 @@ from sidecar.proxy.alerts import Complain, unheard
 from sidecar.proxy.deadline import Wheel
 from sidecar.proxy.dial import Dial, Dialler
 from sidecar.proxy.names import Names
+from sidecar.proxy.room import ANY, Room
 from sidecar.proxy.standing import Stand, Standing
 from sidecar.proxy.turns import pairs
 from sidecar.proxy.upstream import Home, Upstream
@@ -176,7 +177,7 @@ class Backend:
 
 
 class Pool:
-    """All connections of one worker to the API; `asked` counts the choices made."""
+    """All connections of one worker to the API; `asked` counts the choices made, `room` is what descriptors allow."""
 
     def __init__(
         self,
@@ -185,8 +186,10 @@ class Pool:
         policy: UpstreamPolicy,
         seed: str = "",
         complain: Complain = unheard,
+        room: Room = ANY,
     ) -> None:
         now = clock.now()
+        self.room = room
         self.tls = UpstreamTls(loop, policy, complain)
         self.policy = policy
         self.wheel = wheel

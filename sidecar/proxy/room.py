@@ -12,8 +12,11 @@ Tables.   a new connection                            then
           one more                                    the idle ones that are oldest make room; none is idle: 503, Retry-After
           has one of the last descriptors             503 in any case; idle ones make room for the next
           far beyond the cap, or one of the last      answered 503 and closed at once: waiting for its end would hold a descriptor
+          a connection to the API, where              503, Retry-After (`dial.py`): the very last ones are for logs, names, the link,
+          half of the last ones are left              and for libuv's reserve
 
-What can go wrong.   The API's side takes more than the other 20 %: a dial without descriptor is a 503 of its own (`dial.py`).
+What can go wrong.   Requests need a descriptor on each side, and the API's side has but 20 %: with a limit below 2.5 times the requests
+          in flight it is the API's side that says 503.
 """
 
 from __future__ import annotations
@@ -35,18 +38,21 @@ class Room:
 
     Attributes:
         connections: How many clients may be connected.
-        last: Descriptors from this number on are the last ones.
+        last: Descriptors from this number on are the last ones, and no client's.
+        very_last: Those from this number on are not the API's either.
     """
 
     connections: int = _BOUNDLESS
     last: int = _BOUNDLESS
+    very_last: int = _BOUNDLESS
 
     @classmethod
     def of(cls, limit: int) -> Self:
         """Return the room that *limit* descriptors (RLIMIT_NOFILE) give; a negative one is no limit."""
         if limit < 0:
             return cls()
-        return cls(max(1, int(limit * SHARE_RATIO)), limit - min(RESERVE, int(limit * RESERVE_RATIO)))
+        reserve = min(RESERVE, int(limit * RESERVE_RATIO))
+        return cls(max(1, int(limit * SHARE_RATIO)), limit - reserve, limit - reserve // 2)
 
     def most(self, configured: int) -> int:
         """Return how many clients may be connected when the configuration allows *configured*."""

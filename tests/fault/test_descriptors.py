@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import select
 import socket
 import time
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support.client import Client, CutError, request
 from tests.support.sidecar import until
-from tests.support.upstream import Upstream, echo
+from tests.support.upstream import Conn, Upstream, echo
 from tests.support.worker import Worker, running_worker
 
 CONFIG = "upstream: {{endpoints: ['{url}']}}\ndownstream: {{head_timeout: 2m, idle_timeout: 2m}}\n"
@@ -90,6 +91,47 @@ def test_the_last_descriptors_are_no_clients() -> None:
         assert 5 < standing < 38, "descriptors ended before the cap did"
         leave(crowd)
         until(lambda: served(worker), "there is room again")
+
+
+def test_the_very_last_descriptors_are_not_the_apis() -> None:
+    """
+    When requests in flight take what is left, the next ones get 503 with Retry-After while some descriptors are still
+    free, and the endpoint's standing is as it was: afterwards everything is served.
+    """
+    limit = 64
+
+    def holding(conn: Conn) -> None:
+        while conn.read() is not None:
+            conn.tell("asked")
+            conn.wait_for_order()
+            conn.answer()
+
+    with (
+        Upstream(holding) as upstream,
+        running_worker(CONFIG.format(url=upstream.url), descriptors=limit) as worker,
+        contextlib.ExitStack() as closing,
+    ):
+        clients = [closing.enter_context(Client(worker.address)) for _ in range(30)]
+        worker.wait_for(connections=30)
+        for client in clients:
+            client.send(request("POST", "/", b"x"))
+        until(lambda: len(answered(clients)) + upstream.news.qsize() == 30, "each one is asked for or refused")
+        refused = {client: client.read() for client in answered(clients)}
+        assert refused
+        assert {(row.status, row.problem["reason"]) for row in refused.values()} == {(503, "concurrency_limited")}
+        assert all(int(row.fields["retry-after"]) >= 1 for row in refused.values())
+        assert worker.descriptors() <= limit - 3
+        served = [client for client in clients if client not in refused]
+        for _ in range(len(served) + 1):
+            upstream.order()
+        assert {client.read().status for client in served} == {200}
+        assert served[0].ask().status == 200
+
+
+def answered(clients: list[Client]) -> list[Client]:
+    """Return those for whom something has come."""
+    ready = select.select([client.sock for client in clients], [], [], 0)[0]
+    return [client for client in clients if client.sock in ready]
 
 
 def settled(worker: Worker, crowd: list[Client]) -> int:
