@@ -77,8 +77,8 @@ conformance: .venv/dev ## every HTTP/1.1 case of the recordings
 	SIDECAR_CONFORMANCE=full $(BIN)/python -m pytest tests/conformance
 
 .PHONY: rounds
-rounds: .venv/dev ## reload, worker replacement and upgrade under 500 requests/s, ten times each (ROUNDS=10)
-	SIDECAR_ROUNDS=$(or $(ROUNDS),10) $(BIN)/python -m pytest -n 0 --timeout 0 -s tests/integration/test_rounds.py tests/integration/test_upgrade.py -k no_request_fails
+rounds: .venv/dev ## reload, worker replacement, upgrade and SIGTERM under 500 requests/s, ten times each (ROUNDS=10)
+	SIDECAR_ROUNDS=$(or $(ROUNDS),10) $(BIN)/python -m pytest -n 0 --timeout 0 -s tests/integration/test_rounds.py tests/integration/test_upgrade.py -k 'no_request_fails or sigterm'
 
 .PHONY: fuzz
 fuzz: .venv/dev ## the coverage-guided fuzzer for ten minutes (Python below 3.13); FUZZ_S=60 for another time

@@ -1,12 +1,14 @@
-"""Reload and worker replacement under 500 requests a second, round after round (the upgrade is in `test_upgrade.py`)."""
+"""Reload, worker replacement and SIGTERM under 500 requests a second, round after round; the upgrade is in `test_upgrade.py`."""
 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.load import Result, Shot
 from tests.support.rounds import RATE, ROUNDS, none_failed
 from tests.support.sidecar import Shop, Sidecar, gone, kill, sidecar, until
 
@@ -48,3 +50,33 @@ def test_no_request_fails_while_workers_are_replaced(running: Sidecar) -> None:
             until(lambda victim=victim: gone(victim) and running.serving(), "another worker serves")
             load.wait(100)
     none_failed(load, "worker replacement")
+
+
+def test_sigterm_under_load_cuts_no_answer() -> None:
+    """
+    Every request that was under way at SIGTERM is answered, slow ones and uploads too; whoever comes later is let in or
+    not. The exit code is 0, and no process is left.
+    """
+    shots = (Shot(share=0.8), Shot("/api/checkout", "POST", body=b'{"items": []}', share=0.2))
+    answers = 0
+    with Shop() as shop:
+        shop.breaks(delay_ms=300, path="/api/checkout")
+        for _ in range(ROUNDS):
+            with sidecar(shop.url, workers=2) as leaving, leaving.load(RATE, shots, connections=60) as load:
+                load.wait(200)
+                told_at = time.monotonic()
+                leaving.signal(signal.SIGTERM)
+                until(lambda load=load: any(map(refused, load.failed)), "nobody is let in any more")
+                load.stop()
+                assert leaving.process is not None
+                assert leaving.process.wait(60) == 0
+                cut = [row for row in load.failed if row.at < told_at and not refused(row)]
+                assert not cut, load.said(cut)
+                assert not leaving.pids()
+                answers += len(load.results) - len(load.failed)
+    print(f"SIGTERM: {ROUNDS} rounds, {answers} answers, none cut")
+
+
+def refused(row: Result) -> bool:
+    """Tell whether a request never got in: nobody listened when its connection was to be made."""
+    return "refused" in row.problem.lower()
