@@ -12,7 +12,7 @@ from sidecar import clock
 from sidecar.proxy import refusing
 from sidecar.proxy.body import Body
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.framing import MAX_HEAD_BYTES, find_head_end, parse_request_head
+from sidecar.proxy.framing import KNOWN_HEADS, MAX_HEAD_BYTES, find_head_end, parse_request_head
 from sidecar.proxy.hop import Peer
 from sidecar.proxy.linger import Lingering
 from sidecar.proxy.outbox import NEVER
@@ -151,17 +151,21 @@ class Downstream(asyncio.BufferedProtocol):
         self._pending = b""
         while True:
             now = clock.now()
-            end = find_head_end(data, seen) if seen else data.find(b"\r\n\r\n") + 4
-            if end < 4 or end > MAX_HEAD_BYTES:
-                self._looping = False
-                self._wait_for_head(data, seen, now)
-                return
-            head = parse_request_head(data[:end])
-            if isinstance(head, Refusal):
-                self._looping = False
-                self._reject(head, now)
-                return
-            data = data[end:]
+            head = KNOWN_HEADS.get(data)
+            if head is not None:
+                data = b""
+            else:
+                end = find_head_end(data, seen)
+                if end < 0 or end > MAX_HEAD_BYTES:
+                    self._looping = False
+                    self._wait_for_head(data, seen, now)
+                    return
+                read = parse_request_head(data[:end])
+                if isinstance(read, Refusal):
+                    self._looping = False
+                    self._reject(read, now)
+                    return
+                head, data = read, data[end:]
             self.requests += 1
             exchange = Exchange(plane, self, head, now)
             if exchange.request_done:

@@ -244,8 +244,12 @@ class Exchange(Account):
             return self._repeat(now)
         if self.sent_at >= 0.0:
             self._latency_s = now - self.sent_at
-            if self._ticket is not None:
-                guard.first_byte(self._ticket, now)
+            ticket = self._ticket
+            if ticket is not None:
+                if whole is None:
+                    guard.first_byte(ticket, now)
+                else:
+                    ticket.first_byte_at = now  # it is settled at once, which does the rest
         self.status = status
         if head.content_length is None:
             self._chunks = rechunks(head, request.minor)

@@ -217,7 +217,7 @@ def parse_request_head(raw: bytes) -> RequestHead | Refusal:
     Returns:
         The head, or why it is refused; never raises, whatever the bytes are.
     """
-    known = _known.get(raw)
+    known = KNOWN_HEADS.get(raw)
     if known is not None:
         return known
     if len(raw) > MAX_HEAD_BYTES:
@@ -402,7 +402,7 @@ def bad_request(detail: str) -> Refusal:
 
 
 _heads: Final[Memory[bytes, RequestHead]] = Memory(1024)
-_known: Final = _heads.kept
+KNOWN_HEADS: Final = _heads.kept  # for those who hold exactly one head, as most who read a request do
 _lines: Final[Memory[bytes, RequestLine]] = Memory(1024)
 _sections: Final[tuple[Memory[bytes, Section], ...]] = (Memory(64), Memory(512))  # HTTP/1.0 and 1.1
 _responses: Final[tuple[Memory[bytes, ResponseHead], ...]] = (Memory(512), Memory(64))  # to others, to HEAD

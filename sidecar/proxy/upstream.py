@@ -192,9 +192,19 @@ class Upstream(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what the API sent."""
-        caller = self.caller
+        caller, outbox = self.caller, self._outbox
+        data = READ_VIEW[:nbytes].tobytes()
         try:
-            self._received(READ_VIEW[:nbytes].tobytes())
+            if (
+                caller is None
+                or self._body is not None
+                or self._partial
+                or outbox is None
+                or outbox.turn == self._asked_in
+            ):
+                self._received(data)
+            else:
+                self._read_head(caller, data, clock.now())
         except Exception as error:  # one request's fault must not reach the event loop
             self.drop()
             if caller is not None:
