@@ -15,7 +15,7 @@ from sidecar.admin.models import B, Body, parse
 from sidecar.admin.once import Once
 from sidecar.admin.parameters import IDEMPOTENCY_KEY, Parameter, read_all
 from sidecar.config.policies import Token
-from sidecar.controller.commands import Command, Done, Practice, Rejected, RejectedKind, Teaching
+from sidecar.controller.commands import Asking, Done, Rejected, RejectedKind
 from sidecar.controller.ports import Control, Document, Page
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Asked:
         assert isinstance(self.content, str)
         return self.content
 
-    async def do(self, command: Command | Teaching | Practice) -> web.Response:
+    async def do(self, command: Asking) -> web.Response:
         """Give *command* to the engine; 200 with the changed thing, or 404, 409, 422 with the reason why not."""
         match await self.control.command(command):
             case Done(document):

@@ -7,9 +7,9 @@ from typing import TypeVar
 from aiohttp import web
 
 from sidecar.admin.calls import MARKDOWN, Asked, document_response, found, page_response
-from sidecar.admin.models import NoteBody, ReleaseBody
+from sidecar.admin.models import NoteBody, ReleaseBody, TickBody
 from sidecar.admin.parameters import CURSOR, INCIDENT, LIMIT, STATE
-from sidecar.controller.commands import Acknowledge, Close, Confirm, Note, Release, ReleaseVerdict
+from sidecar.controller.commands import Acknowledge, Close, Confirm, Note, Release, ReleaseVerdict, Tick
 
 T = TypeVar("T")
 
@@ -60,6 +60,12 @@ async def release(asked: Asked) -> web.Response:
 async def note(asked: Asked) -> web.Response:
     """Answer `POST /incidents/{id}/notes`."""
     return await asked.do(Note(asked.get(INCIDENT), asked.token.name, asked.body(NoteBody).text))
+
+
+async def tick(asked: Asked) -> web.Response:
+    """Answer `POST /incidents/{id}/checklist`."""
+    body = asked.body(TickBody)
+    return await asked.do(Tick(asked.get(INCIDENT), asked.token.name, body.step, body.done))
 
 
 async def close(asked: Asked) -> web.Response:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sidecar.admin import actions
 from sidecar.admin.errors import Problem, fault
-from sidecar.admin.parameters import DURATION, LINE, MAX_ID, NAME, SENTENCE, matches
+from sidecar.admin.parameters import DURATION, LINE, MAX_ID, NAME, SCOPE_PATTERN, SENTENCE, matches
 
 # Like a sentence, but line feeds and tabs may stand in it.
 _TEXT: Final = (
@@ -50,6 +50,11 @@ Words = Annotated[
 Ttl = Annotated[str, Field(json_schema_extra={"pattern": DURATION}), _shaped(DURATION, "write 30s, 10m, 2h or 1d")]
 ActionText = Annotated[
     str, Field(max_length=64, json_schema_extra={"pattern": actions.PATTERN}), AfterValidator(_known_action)
+]
+ScopeText = Annotated[
+    str,
+    Field(max_length=1024, json_schema_extra={"pattern": SCOPE_PATTERN}),
+    _shaped(SCOPE_PATTERN, "write service, route:NAME, client:ROUTE:KEY or endpoint:HOST:PORT"),
 ]
 HeaderValue = Annotated[
     str, Field(json_schema_extra={"pattern": _HEADER}), _shaped(_HEADER, "write the header's value as it is sent")
@@ -113,6 +118,21 @@ class DrillBody(Body):
     route: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
     duration: Ttl = "60s"
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class SilenceBody(Body):
+    """About what people are not told, for how long, and why."""
+
+    scope: ScopeText
+    ttl: Ttl
+    reason: Reason
+
+
+class TickBody(Body):
+    """Which step of the runbook, counted from 1; `done: false` takes it back."""
+
+    step: Annotated[int, Field(ge=1, le=100)]
+    done: bool = True
 
 
 class TokenBody(Body):

@@ -217,13 +217,19 @@ TOKEN_NAME: Final[Parameter[str]] = Parameter(
     "name", _P, {"type": "string", "pattern": NAME}, str, "", "The token's name.", required=True,
     hint="GET /api/v1/tokens lists them",
 )  # fmt: skip
+SCOPE_PATTERN: Final = (
+    r"^(service|route:[a-z0-9_-]{1,64}|client:[a-z0-9_-]{1,64}:[!-~]{1,512}"
+    r"|endpoint:[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5})$"
+)
+SILENCE: Final[Parameter[int]] = Parameter(
+    "id", _P, _integer(1, MAX_ID), int, 0, "The silence's number.", required=True, hint="GET /api/v1/silences lists them",
+)  # fmt: skip
 SCOPE: Final[Parameter[Scope]] = Parameter(
     "scope", _P,
     {
         "type": "string",
         "maxLength": 1024,
-        "pattern": r"^(service|route:[a-z0-9_-]{1,64}|client:[a-z0-9_-]{1,64}:[!-~]{1,512}"
-        r"|endpoint:[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5})$",
+        "pattern": SCOPE_PATTERN,
     },
     _scope, Scope.service(), "`service`, `route:NAME`, `client:ROUTE:KEY` or `endpoint:HOST:PORT`, percent-encoded.",
     required=True, hint="use service, route:NAME, client:ROUTE:KEY or endpoint:HOST:PORT, percent-encoded",

@@ -86,6 +86,8 @@ _INCIDENT: Final = record(
         "suspect": either(record({"version": COUNT, "diff": ANY})),
         "next_step": either(record({"do": TEXT, "at_time": TIME})),
         "runbook": maybe(TEXT), "commands": rows(TEXT),
+        "checklist": rows(record({"step": COUNT, "text": TEXT, "done_by": maybe(TEXT), "done_time": maybe(TIME)})),
+        "silenced": either(ref("Silence")),
     }
 )  # fmt: skip
 
@@ -120,6 +122,7 @@ _STATUS: Final = record(
         "incidents": rows(ref("Incident")),
         "isolations": rows(ref("Isolation")),
         "overrides": rows(ref("Override")),
+        "silences": rows(ref("Silence")),
         "drill": either(ref("Drill")),
         "breakers_open": rows(TEXT),
         "receivers": rows(ref("Receiver")),
@@ -168,6 +171,9 @@ _REPLAY: Final = record(
     }
 )  # fmt: skip
 
+_SILENCE: Final = record(
+    {"id": COUNT, "scope": TEXT, "author": TEXT, "reason": TEXT, "start_time": TIME, "end_time": TIME}
+)
 _TOKEN_FIELDS: Final = {
     "name": TEXT, "role": words("viewer", "operator", "admin"), "source": words("file", "first", "issued"),
     "author": maybe(TEXT), "issued_time": maybe(TIME), "revoked_time": maybe(TIME), "revoked_by": maybe(TEXT),
@@ -231,6 +237,8 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         }
     ),
     "Drills": listing("Drill"),
+    "Silence": _SILENCE,
+    "Silences": listing("Silence"),
     "Token": _TOKEN,
     "Tokens": listing("Token"),
     "IssuedToken": record({"token": TEXT, **_TOKEN_FIELDS}),

@@ -16,6 +16,7 @@ from sidecar.admin import (
     overrides,
     proposals,
     receivers,
+    silences,
     status,
     stream,
     tap,
@@ -34,6 +35,8 @@ from sidecar.admin.models import (
     OverrideBody,
     ReleaseBody,
     RollbackBody,
+    SilenceBody,
+    TickBody,
     TokenBody,
     WhyBody,
 )
@@ -76,6 +79,8 @@ CALLS: Final[tuple[Call, ...]] = (
          "Incident", (p.INCIDENT,), ReleaseBody, errors=(404, 409)),
     Call("POST", "/incidents/{id}/notes", _OPERATOR, incidents.note, "Add a note to its timeline.",
          "Incident", (p.INCIDENT,), NoteBody, errors=(404, 409)),
+    Call("POST", "/incidents/{id}/checklist", _OPERATOR, incidents.tick, "Tick a step of its runbook, or take it back.",
+         "Incident", (p.INCIDENT,), TickBody, errors=(404, 409)),
     Call("POST", "/incidents/{id}/close", _OPERATOR, incidents.close, "Close it, once it is resolved.",
          "Incident", (p.INCIDENT,), Empty, errors=(404, 409)),
 
@@ -108,6 +113,12 @@ CALLS: Final[tuple[Call, ...]] = (
          "Proposal", (p.PROPOSAL,), ApplyBody, errors=(404, 409, 412, 503)),
     Call("POST", "/proposals/{id}/dismiss", _OPERATOR, proposals.dismiss, "Say no to it, or lift its rule.",
          "Proposal", (p.PROPOSAL,), DismissBody, errors=(404, 409)),
+
+    Call("GET", "/silences", _VIEWER, silences.listed, "The silences in force.", "Silences"),
+    Call("POST", "/silences", _OPERATOR, silences.add, "Tell nobody about a scope for a time.", "Silence",
+         (), SilenceBody, errors=(404, 409)),
+    Call("DELETE", "/silences/{id}", _OPERATOR, silences.end, "End a silence now.", "Silence",
+         (p.SILENCE,), errors=(404, 409)),
 
     Call("GET", "/drills", _VIEWER, drills.listed, "The drills, the newest first.", "Drills"),
     Call("POST", "/drills", _OPERATOR, drills.start, "Inject a fault on purpose, and grade the loop.", "Drill",

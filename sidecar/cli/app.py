@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 from sidecar import __version__
-from sidecar.cli import audit, check, config, control, drill, incident, override, proposal, simulate, status, tap, token
+from sidecar.cli import (
+    audit,
+    check,
+    config,
+    control,
+    drill,
+    incident,
+    override,
+    proposal,
+    silence,
+    simulate,
+    status,
+    tap,
+    token,
+)
 from sidecar.cli.client import Exit
 from sidecar.cli.session import AdminOption, ColorOption, OutputOption, Session, TokenOption, WatchOption, command
 
@@ -33,6 +47,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(control.app, name="control")
 app.add_typer(proposal.app, name="proposal")
 app.add_typer(drill.app, name="drill")
+app.add_typer(silence.app, name="silence")
 app.add_typer(token.app, name="token")
 app.add_typer(audit.app, name="audit")
 app.add_typer(control.notify, name="notify")

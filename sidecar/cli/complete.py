@@ -67,6 +67,12 @@ def routes(incomplete: str) -> Iterable[tuple[str, str]]:
     return [row for row in rows if row[0].startswith(incomplete)]
 
 
+def silences(incomplete: str) -> Iterable[tuple[str, str]]:
+    """Complete a silence's number."""
+    rows = _ask("/silences", lambda item: (str(item["id"]), f"{item['scope']}: {item['reason']}"))
+    return [row for row in rows if row[0].startswith(incomplete)]
+
+
 def tokens(incomplete: str) -> Iterable[tuple[str, str]]:
     """Complete the name of a token that is good."""
     rows = _ask("/tokens", lambda item: (item["name"], "revoked" if item["revoked_time"] else item["role"]))

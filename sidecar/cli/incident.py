@@ -84,6 +84,7 @@ def incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]
             ("resolution", item.get("resolution")),
             ("came back", f"{item['flaps']}×" if item.get("flaps") else None),
             ("if unanswered", step and f"{step['do']} {render.moment(step['at_time'], now)}"),
+            ("silenced", item.get("silenced") and silenced(item["silenced"], now)),
             ("runbook", item.get("runbook")),
         )
     )
@@ -118,9 +119,24 @@ def incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]
     if suspect:
         yield f"[yellow]First suspect: config version {suspect['version']}[/]"
         yield from (escape(f"    {line}") for line in diff_lines(suspect["diff"]))
+    if item.get("checklist"):
+        yield f"Runbook: sidecar incident tick {item['id']} STEP"
+        yield from (f"    {_step(row, now)}" for row in item["checklist"])
     if item.get("commands"):
         yield "What to type"
         yield from (f"    [bold]{escape(line)}[/]" for line in item["commands"])
+
+
+def _step(row: Mapping[str, Any], now: datetime) -> str:
+    if not row["done_by"]:
+        return f"{row['step']}. \\[ ] {escape(row['text'])}"
+    done = f"{row['done_by']}, {render.moment(row['done_time'], now)}"
+    return f"{row['step']}. \\[x] {escape(row['text'])} [dim]({escape(done)})[/]"
+
+
+def silenced(row: Mapping[str, Any], now: datetime) -> str:
+    """Say who keeps it from people, until when and why."""
+    return f"by {row['author']} until {render.moment(row['end_time'], now)}: {row['reason']}"
 
 
 def diff_lines(diff: Any) -> list[str]:
@@ -174,6 +190,19 @@ def release(
 def note(session: Session, number: Number, text: Annotated[str, typer.Argument(help="For the timeline.")]) -> None:
     """Add a note to its timeline."""
     _post(session, number, "notes", {"text": text}, "has your note")
+
+
+@app.command(epilog="Examples: sidecar incident tick 12 1 · sidecar incident tick 12 1 --undo")
+@command
+def tick(
+    session: Session,
+    number: Number,
+    step: Annotated[int, typer.Argument(metavar="STEP", min=1, help="The step of the runbook, as `show` counts it.")],
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,  # noqa: FBT002
+) -> None:
+    """Tick a step of its runbook; the timeline says when, and who."""
+    words = f"step {step} is open again" if undo else f"step {step} is done"
+    _post(session, number, "checklist", {"step": step, "done": not undo}, f"has your tick: {words}")
 
 
 @app.command(epilog="Example: sidecar incident close 12")

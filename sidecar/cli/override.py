@@ -70,7 +70,7 @@ def set_(
     if header_value is not None:
         body["header_value"] = header_value
         scope = scope if scope.count(":") > 1 else f"{scope}:-"
-    answer = session.client.call("PUT", f"/overrides/{quoted(_checked(scope))}", body=body)
+    answer = session.client.call("PUT", f"/overrides/{quoted(checked(scope))}", body=body)
     row = answer.body
     session.done(answer, f"{row['scope']}: {row['action']} until {render.moment(row['end_time'], answer.now)}")
 
@@ -79,11 +79,17 @@ def set_(
 @command
 def clear(session: Session, scope: ScopeArgument) -> None:
     """End the override on a scope now."""
-    answer = session.client.call("DELETE", f"/overrides/{quoted(_checked(scope))}")
+    answer = session.client.call("DELETE", f"/overrides/{quoted(checked(scope))}")
     session.done(answer, f"The override on {scope} has ended.")
 
 
-def _checked(scope: str) -> str:
+def checked(scope: str) -> str:
+    """
+    Return a scope's text as it is sent.
+
+    Raises:
+        Failure: when it is none.
+    """
     try:
         return str(Scope.parse(scope))
     except ScopeError as error:

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from sidecar.cli import render
 from sidecar.cli.client import Exit, Failure
-from sidecar.cli.incident import diff_lines
+from sidecar.cli.incident import diff_lines, silenced
 from sidecar.cli.session import Session
 
 RECONNECT_S: Final = 1.0
@@ -43,6 +43,10 @@ def overview(answer: Mapping[str, Any], now: datetime) -> Iterable[RenderableTyp
         yield ""
         yield "[yellow]Breakers open[/]"
         yield from (f"  [bold]{escape(r)}[/] → sidecar breaker reset {escape(r)}" for r in answer["breakers_open"])
+    if answer.get("silences"):
+        yield ""
+        yield "[yellow]Nobody is paged[/]"
+        yield from (_silence(row, now) for row in answer["silences"])
     if answer.get("drill"):
         yield ""
         yield _drill(answer["drill"], now)
@@ -99,6 +103,7 @@ def _incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType
             ("  measured", "\n".join(signals)),
             ("  done", "\n".join(_done(i, now) for i in item.get("isolations", [])) or "nothing automatic"),
             ("  suspect", suspect and _suspect(suspect)),
+            ("  silenced", item.get("silenced") and silenced(item["silenced"], now)),
             ("  unanswered", step and f"{step['do']} {render.moment(step['at_time'], now)}"),
             ("  runbook", item.get("runbook")),
             ("  type", Text("\n".join(item.get("commands", [])), style="bold")),
@@ -114,6 +119,10 @@ def _done(isolation: Mapping[str, Any], now: datetime) -> str:
 
 def _suspect(suspect: Mapping[str, Any]) -> str:
     return "\n".join([f"config version {suspect['version']}", *diff_lines(suspect["diff"])])
+
+
+def _silence(row: Mapping[str, Any], now: datetime) -> str:
+    return f"  [bold]{escape(row['scope'])}[/] {escape(silenced(row, now))} → sidecar silence end {row['id']}"
 
 
 def _drill(row: Mapping[str, Any], now: datetime) -> str:

@@ -28,10 +28,11 @@ from sidecar.controller.effects import (
     SetDirectives,
     SetFaults,
 )
-from sidecar.decide import lease, overrides, sticky
+from sidecar.decide import lease, overrides, silence, sticky
 from sidecar.decide.lease import AUTOMATION, Isolation
 from sidecar.decide.overrides import Override
 from sidecar.decide.policies import LadderStep, RespondPolicy, RollbackMode, Rung
+from sidecar.decide.silence import Silence
 from sidecar.decide.suspect import Version
 from sidecar.facts import Directive, Moment, Scope
 from sidecar.incident import documents, telling
@@ -41,6 +42,7 @@ from sidecar.incident.words import rfc3339
 MARK_COUNTERS: Final = "engine.counters"
 MARK_VERDICTS: Final = "engine.verdicts"
 MARK_VERSIONS: Final = "engine.versions"
+MARK_SILENCES: Final = "engine.silences"
 MAX_VERSIONS: Final = 5  # the suspects of the last minutes; the store has the whole history
 REWRITE_S: Final = 10.0  # numbers that move every second are stored this often
 MAX_ENDED: Final = 500  # ended incidents that stay in memory; the store has them all
@@ -66,9 +68,12 @@ class Book:
         self.versions: list[Version] = []
         self.pages: Counter[int] = Counter()  # urgent messages, by incident
         self.told: Counter[int] = Counter()  # all messages
+        self.silences: list[Silence] = []
+        self.hushed: set[int] = set()  # running incidents of which a silence kept a message
         self.next_incident = 1
         self.next_isolation = 1
         self.next_drill = 1
+        self.next_silence = 1
         self._out: list[Effect] = []
         self._dirty: set[int] = set()
         self._moved: dict[int, float] = {}
@@ -122,7 +127,14 @@ class Book:
     def document(self, incident: Incident) -> dict[str, Any]:
         """Return one incident in the contract's shape."""
         rows = [self.isolation_document(self.isolations[key]) for key in incident.isolations if key in self.isolations]
-        return documents.public(incident, rows, self.next_step(incident), propose_rollback=self.may_propose(incident))
+        hush = silence.covering(self.silences, incident.scope) if incident.running else None
+        return documents.public(
+            incident,
+            rows,
+            self.next_step(incident),
+            propose_rollback=self.may_propose(incident),
+            silenced=silence.document(hush) if hush is not None else None,
+        )
 
     def next_step(self, incident: Incident) -> dict[str, Any] | None:
         """Return the ladder's next rung for *incident* as {"do", "at_time"}; None when nothing is asked."""
@@ -201,6 +213,12 @@ class Book:
         rows = [sticky.to_json(mark) for mark in self.marks]
         self._out.append(PutMark(MARK_VERDICTS, json.dumps(rows, separators=(",", ":"))))
 
+    def put_silences(self, silences: Sequence[Silence]) -> None:
+        """Replace the silences in force."""
+        self.silences = list(silences)
+        rows = [silence.to_store(each, self.boot) for each in self.silences]
+        self._out.append(PutMark(MARK_SILENCES, json.dumps(rows, separators=(",", ":"))))
+
     def put_version(self, version: Version) -> None:
         """Remember *version* as the one in force, and as a possible suspect after a restart too."""
         self.versions = [*self.versions, version][-MAX_VERSIONS:]
@@ -228,8 +246,17 @@ class Book:
         self._put_counters()
         return self.next_drill - 1
 
+    def number_silence(self) -> int:
+        """Return the next silence's number and count on."""
+        self.next_silence += 1
+        self._put_counters()
+        return self.next_silence - 1
+
     def _put_counters(self) -> None:
-        counters = {"incident": self.next_incident, "isolation": self.next_isolation, "drill": self.next_drill}
+        counters = {
+            "incident": self.next_incident, "isolation": self.next_isolation, "drill": self.next_drill,
+            "silence": self.next_silence,
+        }  # fmt: skip
         self._out.append(PutMark(MARK_COUNTERS, json.dumps(counters, separators=(",", ":"))))
 
     # --- what is told
@@ -263,6 +290,13 @@ class Book:
             urgent: Page; by default when it is severe and was just opened or escalated.
         """
         incident = self.incidents[incident_id]
+        hush = silence.covering(self.silences, incident.scope)
+        ended = kind in ("resolved", "released") and self.told[incident_id] > 0  # who was paged is told that it is over
+        if hush is not None and not ended:
+            self.hushed.add(incident_id)
+            body = {"kind": kind, "by": hush.author, "silence": hush.id}
+            self.event("incident.silenced", now, incident=incident.id, scope=incident.scope, body=body)
+            return
         document = self.document(incident)
         text = telling.alert(kind, document, incident, now)
         page = kind in ("opened", "escalated") and incident.severity is Severity.SEVERE
@@ -307,6 +341,7 @@ class Book:
             self.put_override(override)
         self._dirty.update(self.incidents)
         self.put_marks(self.marks)
+        self.put_silences(self.silences)
         self._put_versions()
         self._put_counters()
 

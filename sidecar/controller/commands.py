@@ -156,9 +156,39 @@ class StopDrill:
     author: str
 
 
-Command = Acknowledge | Confirm | Release | Note | Close | SetOverride | ClearOverride | CloseBreaker
+@dataclass(frozen=True, slots=True)
+class AddSilence:
+    """Tell nobody about a scope for a time."""
+
+    scope: Scope
+    ttl_s: float
+    reason: str
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndSilence:
+    """End a silence now."""
+
+    silence: int
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Tick a step of the incident's runbook, counted from 1, or take that back."""
+
+    incident: int
+    author: str
+    step: int
+    done: bool = True
+
+
+Command = Acknowledge | Confirm | Release | Note | Tick | Close | SetOverride | ClearOverride | CloseBreaker
 Teaching = Promote | Demote | Missed | Tune
 Practice = StartDrill | StopDrill
+Quieting = AddSilence | EndSilence
+Asking = Command | Teaching | Practice | Quieting
 
 
 class RejectedKind(StrEnum):

@@ -12,7 +12,7 @@ from sidecar import __version__, clock
 from sidecar.config.mask import mask
 from sidecar.config.policies import Token
 from sidecar.controller.answers import Answers
-from sidecar.controller.commands import Command, Done, Practice, Rejected, Teaching
+from sidecar.controller.commands import Asking, Done, Rejected
 from sidecar.controller.comparing import Comparing
 from sidecar.controller.configuring import Configuring
 from sidecar.controller.effects import AppendEvent, PutVersion
@@ -145,6 +145,7 @@ class Desk:
             "incidents": [row for row in live if row["state"] not in ("resolved", "closed")],
             "isolations": self._engine.isolations(now),
             "overrides": self._engine.overrides(now),
+            "silences": self._engine.silences(),
             "drill": self._engine.drilling.current(),
             "receivers": self._dispatcher.views(),
         }  # fmt: skip
@@ -168,6 +169,10 @@ class Desk:
     def series(self, route: str, window_s: float, step_s: float) -> Document | None:
         """Return a route's recent seconds; None for an unknown route."""
         return self._engine.series(route, window_s, step_s, moment())
+
+    def silences(self) -> Sequence[Document]:
+        """Return the silences in force."""
+        return self._engine.silences()
 
     def drills(self) -> Sequence[Document]:
         """Return the drills, the newest first."""
@@ -230,7 +235,7 @@ class Desk:
         """Return the overrides in force."""
         return self._engine.overrides(moment())
 
-    async def command(self, command: Command | Teaching | Practice) -> Done | Rejected:
+    async def command(self, command: Asking) -> Done | Rejected:
         """
         Do what a person asks, at once.
 

@@ -169,6 +169,7 @@ class Documents:
             incidents_by_verdict=verdicts,
             isolations=Counter((i.scope.kind.value, i.state.value) for i in self._book.live()),
             overrides_active=len(self._book.overrides),
+            silences_active=len(self._book.silences),
             config_version=version,
         )
 

@@ -37,7 +37,7 @@ from sidecar.config.policies import Compiled
 from sidecar.controller import restore
 from sidecar.controller.book import Book
 from sidecar.controller.collect import Collector, Totals
-from sidecar.controller.commands import Command, Confirm, Done, Practice, Rejected, Release, Teaching
+from sidecar.controller.commands import Asking, Confirm, Done, Practice, Quieting, Rejected, Release, Teaching
 from sidecar.controller.documents import Documents
 from sidecar.controller.drilling import Drilling
 from sidecar.controller.effects import Effect, OpenBreaker, PutVersion
@@ -46,10 +46,12 @@ from sidecar.controller.intake import Finding, Intake
 from sidecar.controller.meter import Meter
 from sidecar.controller.respond import Responder
 from sidecar.controller.restore import Restored
+from sidecar.controller.silencing import Silencing
 from sidecar.controller.tutor import Tutor
 from sidecar.controller.upkeep import Upkeep
 from sidecar.controller.verdicts import Desk
 from sidecar.controller.views import MetricViews
+from sidecar.decide import silence
 from sidecar.decide.lease import AUTOMATION, IsolationState
 from sidecar.decide.overrides import action_text
 from sidecar.decide.policies import Response
@@ -114,6 +116,7 @@ class Engine:
         self._upkeep = Upkeep(self._bank, self._history, now)
         self.tutor = Tutor(self._book, self._bank)
         self.drilling = Drilling(self._book, self._history, self._bank, self._intake)
+        self._silencing = Silencing(self._book, self._history)
         if restored is not None:
             self.tutor.restore(restored.marks)
             restore.take_up(self._book, restored, now)
@@ -189,12 +192,15 @@ class Engine:
         self._responder.close_quiet(now)
         for number, kind in self._intake.opened:
             self._book.notify(kind, number, now)
+        self._silencing.turn(now)
         self.drilling.turn(now)
         self._upkeep.turn(self._book, rows, now)
         return self._book.flush()
 
-    def command(self, command: Command | Teaching | Practice, now: Moment) -> tuple[Done | Rejected, list[Effect]]:
+    def command(self, command: Asking, now: Moment) -> tuple[Done | Rejected, list[Effect]]:
         """Do what a person asks, or say why not."""
+        if isinstance(command, Quieting):
+            return self._silencing.carry_out(command, now), self._book.flush()
         if isinstance(command, Practice):
             return self.drilling.carry_out(command, self._compiled, now), self._book.flush()
         if isinstance(command, Teaching):
@@ -320,6 +326,10 @@ class Engine:
     def overrides(self, now: Moment) -> list[dict[str, Any]]:  # noqa: ARG002
         """Return the overrides in force."""
         return self._documents.overrides()
+
+    def silences(self) -> list[dict[str, Any]]:
+        """Return the silences in force, the oldest first."""
+        return [silence.document(each) for each in self._book.silences]
 
     def incidents(self, state: str | None, now: Moment) -> list[dict[str, Any]]:  # noqa: ARG002
         """Return the incidents in memory, the newest first."""

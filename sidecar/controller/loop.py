@@ -18,7 +18,7 @@ import structlog
 from sidecar import clock
 from sidecar.config.diff import Change, touches
 from sidecar.controller import effects as fx
-from sidecar.controller.commands import Command, Done, Practice, Rejected, Teaching
+from sidecar.controller.commands import Asking, Done, Rejected
 from sidecar.controller.configuring import AUTOMATION, Configuring
 from sidecar.controller.engine import Engine
 from sidecar.controller.journal import Journal
@@ -137,7 +137,7 @@ class Loop:
         self._leasing.lost(worker)
         self.engine.lost(worker, moment())
 
-    def command(self, command: Command | Teaching | Practice) -> Done | Rejected:
+    def command(self, command: Asking) -> Done | Rejected:
         """Do what a person asks, at once."""
         answer, effects = self.engine.command(command, moment())
         self.carry_out(effects)

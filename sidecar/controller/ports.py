@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sidecar.config.policies import Token
-from sidecar.controller.commands import Command, Done, Practice, Rejected, Teaching
+from sidecar.controller.commands import Asking, Done, Rejected
 from sidecar.link.frames import Tap
 
 Document = Mapping[str, Any]
@@ -174,6 +174,10 @@ class Control(Protocol):
         """Return {route, step_s, items: [{time, …}]} of the last *window_s*; None for an unknown route."""
         ...
 
+    def silences(self) -> Sequence[Document]:
+        """Return the silences in force (schema `Silence`)."""
+        ...
+
     def drills(self) -> Sequence[Document]:
         """Return the drills, the newest first (schema `Drill`)."""
         ...
@@ -206,7 +210,7 @@ class Control(Protocol):
         """Return the overrides in force."""
         ...
 
-    async def command(self, command: Command | Teaching | Practice) -> Done | Rejected:
+    async def command(self, command: Asking) -> Done | Rejected:
         """Do what a person asks, at once; the answer waits a moment for the store, and says `durable` as it is then."""
         ...
 

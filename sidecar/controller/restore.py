@@ -7,9 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from sidecar.controller.book import MARK_COUNTERS, MARK_VERDICTS, MARK_VERSIONS, Book, version_from_json
+from sidecar.controller.book import (
+    MARK_COUNTERS,
+    MARK_SILENCES,
+    MARK_VERDICTS,
+    MARK_VERSIONS,
+    Book,
+    version_from_json,
+)
 from sidecar.controller.effects import Document
-from sidecar.decide import lease, overrides, sticky
+from sidecar.decide import lease, overrides, silence, sticky
 from sidecar.facts import Moment
 from sidecar.incident.documents import KEPT, from_kept
 
@@ -82,11 +89,16 @@ def take_up(book: Book, restored: Restored, now: Moment) -> None:
         book.overrides[override.scope] = override
     book.marks = [sticky.from_json(row) for row in _json(restored.marks, MARK_VERDICTS, [])]
     book.versions = [version_from_json(row, now) for row in _json(restored.marks, MARK_VERSIONS, [])]
+    book.silences = [silence.from_store(row, book.boot, now) for row in _json(restored.marks, MARK_SILENCES, [])]
+    book.hushed = {
+        i.id for i in book.running() if silence.covering(book.silences, i.scope) is not None
+    }  # a silence that ended while no controller lived is told of, too
     counters = _json(restored.marks, MARK_COUNTERS, {})
     numbers = [int(key.rpartition("-")[2]) for key in book.isolations]
     book.next_incident = max(counters.get("incident", 1), restored.last_incident + 1)
     book.next_isolation = max([counters.get("isolation", 1), *(number + 1 for number in numbers)])
     book.next_drill = counters.get("drill", 1)
+    book.next_silence = counters.get("silence", 1)
     _drop_orphans(book)
 
 

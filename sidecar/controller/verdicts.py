@@ -6,7 +6,7 @@ Tables (a command that is not in its row is a CONFLICT and says what to type ins
     acknowledge   open, acknowledged, mitigated; in an ended one there is nothing to look at
     confirm       running: keeps its isolation, or applies the proposed one; ended: the verdict alone; not in closed ones
     release       running: ends its isolations; ended: the verdict alone, when it says one; not in closed ones
-    note          always
+    note, tick    always
     close         resolved
 
 What can go wrong
@@ -34,6 +34,7 @@ from sidecar.controller.commands import (
     Release,
     ReleaseVerdict,
     SetOverride,
+    Tick,
 )
 from sidecar.controller.effects import ResetBreaker
 from sidecar.controller.history import History
@@ -44,7 +45,8 @@ from sidecar.decide.overrides import Override, action_text
 from sidecar.detect.bank import Bank
 from sidecar.facts import Action, Moment, Scope, ScopeKind
 from sidecar.incident import lifecycle
-from sidecar.incident.lifecycle import Incident, IncidentState, Resolution, Verdict
+from sidecar.incident.lifecycle import Incident, IncidentState, Resolution, Ticked, Verdict
+from sidecar.incident.telling import CHECKLISTS
 
 MAX_TEXT: Final = 2_000
 MAX_TTL_S: Final = 30 * 86_400.0
@@ -79,7 +81,7 @@ class Desk:
                 return self._clear_override(command, now)
             case CloseBreaker():
                 return self._close_breaker(command, now)
-            case Acknowledge() | Confirm() | Release() | Note() | Close():
+            case Acknowledge() | Confirm() | Release() | Note() | Tick() | Close():
                 incident = self._book.incidents.get(command.incident)
                 if incident is None:
                     return _unknown(command.incident)
@@ -88,7 +90,7 @@ class Desk:
                 assert_never(command)
 
     def _on_incident(
-        self, command: Acknowledge | Confirm | Release | Note | Close, incident: Incident, now: Moment
+        self, command: Acknowledge | Confirm | Release | Note | Tick | Close, incident: Incident, now: Moment
     ) -> Done | Rejected:
         match command:
             case Acknowledge():
@@ -99,6 +101,8 @@ class Desk:
                 return self._release(command, incident, now)
             case Note():
                 return self._note(command, incident, now)
+            case Tick():
+                return self._tick(command, incident, now)
             case Close():
                 return self._close(command, incident, now)
 
@@ -202,6 +206,21 @@ class Desk:
             return _invalid(what, f"write 1 to {MAX_TEXT} characters")
         self._book.put_incident(self._book.answer(incident, now))
         self._event("incident.note", incident, command.author, now, text=text)
+        return self._told(incident.id)
+
+    def _tick(self, command: Tick, incident: Incident, now: Moment) -> Done | Rejected:
+        steps = CHECKLISTS[incident.lead.signal.detector]
+        if not 1 <= command.step <= len(steps):
+            known = f"sidecar incident show {incident.id} lists steps 1 to {len(steps)}"
+            return Rejected(RejectedKind.NOT_FOUND, f"its runbook has no step {command.step}", known)
+        text = steps[command.step - 1]
+        if (text in {tick.text for tick in incident.ticks}) is command.done:
+            return self._told(incident.id)
+        ticks = tuple(tick for tick in incident.ticks if tick.text != text)
+        ticks = (*ticks, Ticked(text, command.author, now.unix)) if command.done else ticks
+        self._book.put_incident(self._book.answer(replace(incident, ticks=ticks), now))
+        kind = "runbook.ticked" if command.done else "runbook.unticked"
+        self._event(kind, incident, command.author, now, step=command.step, text=text)
         return self._told(incident.id)
 
     def _close(self, command: Close, incident: Incident, now: Moment) -> Done | Rejected:

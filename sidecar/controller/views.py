@@ -20,6 +20,7 @@ class MetricViews:
         incidents_by_verdict: Verdict → incidents that got it.
         isolations: (scope kind, state) → isolations in force.
         overrides_active: Overrides in force.
+        silences_active: Silences in force.
         drills: (route, kind) → drills that run.
 
         config_version: The active one.
@@ -38,6 +39,7 @@ class MetricViews:
     incidents_by_verdict: Mapping[str, int] = field(default_factory=dict)
     isolations: Mapping[tuple[str, str], int] = field(default_factory=dict)
     overrides_active: int = 0
+    silences_active: int = 0
     drills: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     config_version: int = 0

@@ -18,6 +18,7 @@ from sidecar.incident.lifecycle import (
     Resolution,
     Severity,
     Suspect,
+    Ticked,
     Verdict,
 )
 from sidecar.incident.telling import CHECKLISTS, commands, runbook, title
@@ -55,6 +56,7 @@ def public(
     next_step: Mapping[str, Any] | None,
     *,
     propose_rollback: bool,
+    silenced: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
     Return the incident in the contract's shape.
@@ -64,6 +66,7 @@ def public(
         isolations: Its isolations' documents, the oldest first.
         next_step: The ladder's next rung as {"do", "at_time"}, or None.
         propose_rollback: Whether a suspect may be proposed for rollback.
+        silenced: The silence that keeps it from people, or None.
     """
     isolated = any(row["state"] in ("provisional", "confirmed", "recovering") for row in isolations)
     return {
@@ -103,9 +106,24 @@ def public(
             "would_have_succeeded_ratio": incident.impact.would_have_succeeded_ratio,
         },
         "runbook": runbook(incident),
-        "checklist": list(CHECKLISTS[incident.lead.signal.detector]),
+        "checklist": checklist(incident),
+        "silenced": silenced,
         "commands": commands(incident, isolated=isolated, propose_rollback=propose_rollback),
     }
+
+
+def checklist(incident: Incident) -> list[dict[str, Any]]:
+    """Return the steps of its runbook, each with who has done it and when."""
+    ticks = {tick.text: tick for tick in incident.ticks}
+    return [
+        {
+            "step": number,
+            "text": text,
+            "done_by": ticks[text].author if text in ticks else None,
+            "done_time": rfc3339(ticks[text].unix) if text in ticks else None,
+        }
+        for number, text in enumerate(CHECKLISTS[incident.lead.signal.detector], start=1)
+    ]
 
 
 def without_kept(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,6 +239,7 @@ def from_kept(row: Mapping[str, Any], now: Moment) -> Incident:
         quote=row["quote"],
         budget_reached=row["budget_reached"],
         drill=row.get("drill", False),
+        ticks=tuple(Ticked(**tick) for tick in row.get("ticks", ())),
     )
 
 

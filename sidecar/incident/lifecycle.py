@@ -188,6 +188,15 @@ class Impact:
 
 
 @dataclass(frozen=True, slots=True)
+class Ticked:
+    """A step of the runbook that a person has done, by its text: the list changes with the leading signal."""
+
+    text: str
+    author: str
+    unix: float
+
+
+@dataclass(frozen=True, slots=True)
 class Incident:
     """
     One incident.
@@ -202,6 +211,7 @@ class Incident:
         proposal: See there. `ruling`: why automation did not isolate; empty when it did.
         quote: An old verdict on the same fingerprint, quoted.
         drill: It was made by a drill: nobody is paged, nothing is learnt from it.
+        ticks: Steps of the runbook that were done.
         budget_reached: More passes than the policy's share, because of the blast-radius budget.
     """
 
@@ -232,6 +242,7 @@ class Incident:
     quote: str = ""
     budget_reached: bool = False
     drill: bool = False
+    ticks: tuple[Ticked, ...] = ()
     affected: Affected = field(default_factory=Affected)
     impact: Impact = field(default_factory=Impact)
 

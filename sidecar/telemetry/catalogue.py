@@ -86,6 +86,8 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "Isolations in force."),
     Metric("sidecar_overrides_active", _G, (),
         "Overrides in force."),
+    Metric("sidecar_silences_active", _G, (),
+        "Silences in force: people are not told about their scopes."),
     Metric("sidecar_drills_current", _G, ("route", "kind"),
         "Drills that run: 1 from the fault's beginning until everything is given back."),
     Metric("sidecar_config_version", _G, (),

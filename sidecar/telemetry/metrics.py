@@ -101,6 +101,7 @@ class _Snapshot(Collector):
         for labels, count in views.isolations.items():
             self._put("sidecar_isolations", labels, count)
         self._put("sidecar_overrides_active", (), views.overrides_active)
+        self._put("sidecar_silences_active", (), views.silences_active)
         for labels, count in views.drills.items():
             self._put("sidecar_drills_current", labels, count)
 

@@ -76,6 +76,12 @@ CASES = {
     "drill-unknown-route": ["drill", "hang", "--route", "nowhere"],
     "drill-list": ["drill", "list"],
     "drill-stop": ["drill", "stop"],
+    "silence-add": ["silence", "add", "--scope", "route:checkout", "--ttl", "2h", "--reason", "the database moves"],
+    "silence-add-bad-scope": ["silence", "add", "--scope", "rout:checkout", "--ttl", "2h", "--reason", "why"],
+    "silence-list": ["silence", "list"],
+    "silence-end": ["silence", "end", "1"],
+    "silence-end-unknown": ["silence", "end", "9"],
+    "incident-tick": ["incident", "tick", "12", "2"],
     "token-new": ["token", "new", "grafana", "--role", "viewer"],
     "token-new-json": ["token", "new", "grafana", "--role", "viewer", "-o", "json"],
     "token-new-taken": ["token", "new", "ops", "--role", "viewer"],
@@ -164,6 +170,16 @@ def test_status_during_a_drill(folder: Path) -> None:
         compare("status-drill", run(url, ["status"]))
 
 
+def test_status_of_a_silenced_incident(folder: Path) -> None:
+    """Status says of what nobody is told, by whom, until when, why, and how to end it."""
+    control = MemoryControl()
+    control.status = lambda: {
+        **d.STATUS, "silences": [d.SILENCE], "incidents": [{**d.INCIDENT, "silenced": d.SILENCE}],
+    }  # fmt: skip
+    with admin_server(control) as url:
+        compare("status-silenced", run(url, ["status"]))
+
+
 def test_a_failed_drill(folder: Path) -> None:
     """A drill of which one stage missed its target is exit 1, and the stage is named."""
     control = MemoryControl()
@@ -237,6 +253,7 @@ def test_no_golden_file_is_left_over() -> None:
         "drill-failed",
         "drill-forgotten",
         "status-drill",
+        "status-silenced",
         "notify-test-refused",
         "status-quiet",
         "status-troubled",

@@ -11,20 +11,20 @@ from sidecar.config.policies import Token
 from sidecar.config.units import format_rate, format_ratio
 from sidecar.controller.answers import Answers
 from sidecar.controller.commands import (
+    AddSilence,
+    Asking,
     ClearOverride,
     CloseBreaker,
-    Command,
     Demote,
     Done,
+    EndSilence,
     Missed,
-    Practice,
     Promote,
     Rejected,
     RejectedKind,
     SetOverride,
     StartDrill,
     StopDrill,
-    Teaching,
     Tune,
 )
 from sidecar.controller.effects import Write
@@ -114,7 +114,7 @@ class MemoryControl:
     """Answers from literal documents; remembers commands; keeps overrides and one config version's number."""
 
     def __init__(self) -> None:
-        self.commands: list[Command | Teaching | Practice] = []
+        self.commands: list[Asking] = []
         self.stored: list[Sequence[Write]] = []
         self.tapes = MemoryTapes()
         self.learning = MemoryProposals()
@@ -149,6 +149,9 @@ class MemoryControl:
     def series(self, route: str, window_s: float, step_s: float) -> Document | None:
         return {**d.SERIES, "step_s": step_s} if route == "checkout" else None
 
+    def silences(self) -> Sequence[Document]:
+        return [d.SILENCE]
+
     def drills(self) -> Sequence[Document]:
         return [d.DRILL]
 
@@ -174,7 +177,7 @@ class MemoryControl:
     def overrides(self) -> Sequence[Document]:
         return list(self.set_overrides.values())
 
-    async def command(self, command: Command | Teaching | Practice) -> Done | Rejected:
+    async def command(self, command: Asking) -> Done | Rejected:  # noqa: C901, PLR0912  a case a command
         self.commands.append(command)
         match command:
             case SetOverride():
@@ -197,6 +200,14 @@ class MemoryControl:
                 return Done({"items": [d.RECORD]})
             case Tune():
                 return Rejected(RejectedKind.CONFLICT, "nobody asks for that", "")
+            case AddSilence():
+                return Done({**d.SILENCE, "scope": str(command.scope), "reason": command.reason})
+            case EndSilence():
+                if command.silence != d.SILENCE["id"]:
+                    return Rejected(
+                        RejectedKind.NOT_FOUND, f"no silence {command.silence} is in force", "see silence list"
+                    )
+                return Done(d.SILENCE)
             case StartDrill() | StopDrill():
                 if isinstance(command, StartDrill) and command.route != d.DRILL["route"]:
                     return Rejected(RejectedKind.NOT_FOUND, f"there is no route '{command.route}'", "see /routes")

@@ -54,6 +54,11 @@ INCIDENT: dict[str, Any] = {
     },
     "next_step": {"do": "probe", "at_time": "2026-03-01T03:27:07Z"},
     "runbook": "docs/runbooks/errors.md",
+    "checklist": [
+        {"step": 1, "text": "Is it one client?", "done_by": "ops", "done_time": "2026-03-01T03:13:00Z"},
+        {"step": 2, "text": "Is it the last config version?", "done_by": None, "done_time": None},
+    ],
+    "silenced": None,
     "commands": [
         "sidecar incident confirm 12",
         "sidecar incident release 12 --verdict false_positive",
@@ -127,6 +132,7 @@ STATUS: dict[str, Any] = {
     "incidents": [INCIDENT],
     "isolations": [ISOLATION],
     "overrides": [OVERRIDE],
+    "silences": [],
     "drill": None,
     "breakers_open": ["checkout"],
     "receivers": [RECEIVER],
@@ -233,6 +239,11 @@ RECORD: dict[str, Any] = {
         "falsely_refused_s": 40.0, "demoted": None,
         "last": [{"incident": 12, "verdict": "confirmed", "time": "2026-01-05T12:00:00Z"}],
     },
+}  # fmt: skip
+
+SILENCE: dict[str, Any] = {
+    "id": 1, "scope": "route:checkout", "author": "ops", "reason": "the database moves",
+    "start_time": "2026-03-01T03:10:00Z", "end_time": "2026-03-01T05:10:00Z",
 }  # fmt: skip
 
 TOKEN: dict[str, Any] = {

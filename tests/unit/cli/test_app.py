@@ -13,16 +13,17 @@ from typer.testing import CliRunner
 
 from sidecar.cli.app import app
 
-LATER = ("silence",)
+LATER = ("frobnicate",)
 VERBS = {
     "run", "check", "demo", "status", "top", "explain", "events", "simulate", "tap",
     "incident list", "incident show", "incident ack", "incident confirm", "incident release", "incident note",
-    "incident close", "incident postmortem",
+    "incident close", "incident tick", "incident postmortem",
     "override list", "override set", "override clear",
     "config show", "config validate", "config diff", "config apply", "config confirm", "config history",
     "config rollback", "config schema",
     "drill errors", "drill latency", "drill hang", "drill surge", "drill bad-config", "drill stop", "drill list",
     "proposal list", "proposal show", "proposal apply", "proposal dismiss",
+    "silence add", "silence list", "silence end",
     "token new", "token list", "token revoke",
     "audit list", "audit verify", "control list", "control promote", "control demote", "control missed", "notify test", "breaker reset",
 }  # fmt: skip

@@ -18,6 +18,7 @@ from sidecar.incident.lifecycle import (
     Resolution,
     Severity,
     Suspect,
+    Ticked,
     Verdict,
 )
 from sidecar.incident.telling import alert, claim_text, commands, done_text, title
@@ -336,6 +337,8 @@ def full() -> Incident:
         ruling="observe mode",
         quote="said before",
         budget_reached=True,
+        drill=True,
+        ticks=(Ticked("Look at the breaker", "ops", NOW.unix),),
         affected=Affected(0.5, 40, 40, "POST", (("c1", 10, 10),), (("/x/{id}", 40, 40),)),
         impact=Impact(3, 4, 2, 1.5, 5),
         isolated=at(0),

@@ -59,6 +59,7 @@ VIEWS = MetricViews(
     incidents_by_verdict={"confirmed": 4},
     isolations={("client", "provisional"): 1},
     overrides_active=1,
+    silences_active=2,
     drills={("shop", "errors"): 1},
     config_version=7,
     config_apply_ok=False,
@@ -159,6 +160,7 @@ def test_values_of_gauges_and_counters() -> None:
     assert value("sidecar_incidents_total", found, verdict="confirmed") == 4
     assert value("sidecar_isolations", found, scope_kind="client", state="provisional") == 1
     assert value("sidecar_overrides_active", found) == 1
+    assert value("sidecar_silences_active", found) == 2
     assert value("sidecar_drills_current", found, route="shop", kind="errors") == 1
     assert value("sidecar_config_version", found) == 7
     assert value("sidecar_config_last_apply_successful", found) == 0
