@@ -21,6 +21,7 @@ from sidecar.controller.ports import Control, Document, Page
 T = TypeVar("T")
 
 JSON: Final = "application/json"
+HTML: Final = "text/html"
 MARKDOWN: Final = "text/markdown"
 YAML: Final = "application/yaml"
 EVENTS: Final = "text/event-stream"

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from sidecar.admin.calls import MARKDOWN, Asked, document_response, found, page_response
+from sidecar.admin.calls import HTML, MARKDOWN, Asked, document_response, found, page_response
 from sidecar.admin.models import NoteBody, ReleaseBody, TickBody
 from sidecar.admin.parameters import CURSOR, INCIDENT, LIMIT, STATE
 from sidecar.controller.commands import Acknowledge, Close, Confirm, Note, Release, ReleaseVerdict, Tick
@@ -38,6 +38,13 @@ async def postmortem(asked: Asked) -> web.Response:
     """Answer `GET /incidents/{id}/postmortem`, in Markdown."""
     text = _found(asked, await asked.control.postmortem(asked.get(INCIDENT)), "incident")
     return web.Response(text=text, content_type=MARKDOWN)
+
+
+async def report(asked: Asked) -> web.Response:
+    """Answer `GET /incidents/{id}/postmortem.html`: one page without scripts, whose own styles a browser may use."""
+    text = _found(asked, await asked.control.report(asked.get(INCIDENT)), "incident")
+    allowed = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+    return web.Response(text=text, content_type=HTML, headers={"Content-Security-Policy": allowed})
 
 
 async def acknowledge(asked: Asked) -> web.Response:

@@ -25,7 +25,7 @@ from sidecar.admin import (
 )
 from sidecar.admin import parameters as p
 from sidecar.admin.auth import Role
-from sidecar.admin.calls import EVENTS, LINES, MARKDOWN, YAML, Call
+from sidecar.admin.calls import EVENTS, HTML, LINES, MARKDOWN, YAML, Call
 from sidecar.admin.models import (
     ApplyBody,
     DismissBody,
@@ -71,6 +71,8 @@ CALLS: Final[tuple[Call, ...]] = (
          (p.INCIDENT,), errors=(404, 503)),
     Call("GET", "/incidents/{id}/postmortem", _VIEWER, incidents.postmortem, "The post-mortem draft.", "",
          (p.INCIDENT,), media=MARKDOWN, errors=(404, 503)),
+    Call("GET", "/incidents/{id}/postmortem.html", _VIEWER, incidents.report, "The same as a page with plots.", "",
+         (p.INCIDENT,), media=HTML, errors=(404, 503)),
     Call("POST", "/incidents/{id}/acknowledge", _OPERATOR, incidents.acknowledge, "Say that you look at it.",
          "Incident", (p.INCIDENT,), Empty, errors=(404, 409)),
     Call("POST", "/incidents/{id}/confirm", _OPERATOR, incidents.confirm, "It is real: keep or apply the isolation.",

@@ -212,9 +212,16 @@ def close(session: Session, number: Number) -> None:
     _post(session, number, "close", {}, "is closed")
 
 
-@app.command(epilog="Example: sidecar incident postmortem 12 > postmortem.md")
+@app.command(
+    epilog="Examples: sidecar incident postmortem 12 > postmortem.md · sidecar incident postmortem 12 --html > postmortem.html"
+)
 @command
-def postmortem(session: Session, number: Number) -> None:
-    """Print the post-mortem draft, in Markdown."""
-    text = session.client.get(f"/incidents/{number}/postmortem").body
-    session.console.file.write(render.as_json({"markdown": text}) if session.wants_json else text)
+def postmortem(
+    session: Session,
+    number: Number,
+    html: Annotated[bool, typer.Option("--html", help="One page with plots, without scripts.")] = False,  # noqa: FBT002
+) -> None:
+    """Print the post-mortem draft, in Markdown or as a page with plots."""
+    text = session.client.get(f"/incidents/{number}/postmortem{'.html' if html else ''}").body
+    name = "html" if html else "markdown"
+    session.console.file.write(render.as_json({name: text}) if session.wants_json else text)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from sidecar import __version__, clock
 from sidecar.config.mask import mask
 from sidecar.config.policies import Token
+from sidecar.controller import report
 from sidecar.controller.answers import Answers
 from sidecar.controller.commands import Asking, Done, Rejected
 from sidecar.controller.comparing import Comparing
@@ -225,11 +226,27 @@ class Desk:
 
     async def postmortem(self, incident_id: int) -> str | None:
         """Return its post-mortem draft, from its own record alone."""
+        record = await self._record(incident_id)
+        return None if record is None else postmortem(*record)
+
+    async def report(self, incident_id: int) -> str | None:
+        """Return the same as one HTML page with plots."""
+        record = await self._record(incident_id)
+        if record is None:
+            return None
+        incident, events, evidence, _ = record
+        title = f"Incident {incident_id}: {incident['title']}"
+        return await asyncio.to_thread(report.render, postmortem(*record), title, events, evidence)
+
+    async def _record(
+        self, incident_id: int
+    ) -> tuple[Document, Sequence[Document], Document | None, Sequence[Document]] | None:
         incident = await self.incident(incident_id)
         if incident is None:
             return None
         rows = await self._read(lambda store: store.events(incident=incident_id, limit=MAX_TIMELINE))
-        return postmortem(incident, rows, await self.evidence(incident_id))
+        proposals = [row for row in self.learning.proposals(None) if row["incident"] == incident_id]
+        return incident, rows, await self.evidence(incident_id), sorted(proposals, key=lambda row: int(row["id"]))
 
     def overrides(self) -> Sequence[Document]:
         """Return the overrides in force."""

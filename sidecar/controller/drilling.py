@@ -93,6 +93,10 @@ class Drilling:
         """Return the drill that runs; None when none does."""
         return self.running.document() if self.running is not None else None
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Return how many drills run, by (route, kind)."""
+        return {(self.running.route, self.running.kind.value): 1} if self.running is not None else {}
+
     def documents(self) -> list[dict[str, Any]]:
         """Return the drills, the newest first."""
         return [drill.document() for drill in reversed(self._drills)]

@@ -220,6 +220,7 @@ class Engine:
         self._compiled = compiled
         self._book.policy = compiled.respond
         self._responder.mode = _mode(compiled)
+        self._desk.endpoints = tuple(str(endpoint) for endpoint in compiled.proxy.upstream.endpoints)
         self._collector.configured(routes)
         self._history.keep(routes)
         self._bank.apply(compiled.detect, routes, now.at)
@@ -354,9 +355,7 @@ class Engine:
 
     def metric_views(self, now: Moment) -> MetricViews:  # noqa: ARG002
         """Return the engine's part of `/metrics`."""
-        drill = self.drilling.running
-        drills = {(drill.route, drill.kind.value): 1} if drill is not None else {}
-        return replace(self._documents.metric_views(self._signals, self._version), drills=drills)
+        return replace(self._documents.metric_views(self._signals, self._version), drills=self.drilling.counts())
 
 
 def _routes(compiled: Compiled) -> tuple[str, ...]:

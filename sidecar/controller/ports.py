@@ -206,6 +206,10 @@ class Control(Protocol):
         """Return its post-mortem draft, in Markdown."""
         ...
 
+    async def report(self, incident_id: int) -> str | None:
+        """Return the post-mortem as an HTML page; None for an unknown one."""
+        ...
+
     def overrides(self) -> Sequence[Document]:
         """Return the overrides in force."""
         ...

@@ -61,6 +61,9 @@ class Desk:
         history: Knows the routes.
         bank: Learns a shift that a person called benign.
         responder: Starts and ends isolations.
+
+    Attributes:
+        endpoints: The API's, by name.
     """
 
     def __init__(self, book: Book, history: History, bank: Bank, responder: Responder) -> None:
@@ -68,6 +71,7 @@ class Desk:
         self._history = history
         self._bank = bank
         self._responder = responder
+        self.endpoints: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Desk {self._book}>"
@@ -269,15 +273,23 @@ class Desk:
         if scope.kind in (ScopeKind.ROUTE, ScopeKind.CLIENT) and scope.name not in self._history.routes:
             known = ", ".join(self._history.routes)
             return Rejected(RejectedKind.NOT_FOUND, f"there is no route '{scope.name}'", f"the routes are {known}")
-        if (command.action is Action.THROTTLE) != ((command.rate_per_s is None) != (command.share_ratio is None)):
+        if scope.kind is ScopeKind.ENDPOINT:
+            return self._endpoint_problem(command)
+        return _amount_problem(command)
+
+    def _endpoint_problem(self, command: SetOverride) -> Rejected | None:
+        """Say what an endpoint cannot be told: the pool spreads requests over endpoints by shares, and refuses none."""
+        name = command.scope.name
+        if self.endpoints and name not in self.endpoints:
+            known = ", ".join(f"endpoint:{each}" for each in self.endpoints)
+            return Rejected(RejectedKind.NOT_FOUND, f"there is no endpoint '{name}'", f"the endpoints are {known}")
+        if command.rate_per_s is not None:
             return _invalid(
-                "throttle needs one rate or one share, other actions none", "use throttle=20/s or throttle=10%"
+                f"endpoint:{name} cannot be throttled to a rate: an override takes a part of an endpoint's requests, the "
+                "others go to the other endpoints",
+                "use throttle=25% for a quarter of its part, isolate for none, or throttle=RATE on service or route:NAME",
             )
-        if command.rate_per_s is not None and not command.rate_per_s > 0:
-            return _invalid(f"a rate of {command.rate_per_s:g}/s lets nothing pass", "use isolate for that")
-        if command.share_ratio is not None and not 0 < command.share_ratio < 1:
-            return _invalid(f"a share of {command.share_ratio:g} throttles nothing or everything", "use 1% to 99%")
-        return None
+        return _amount_problem(command)
 
     def _clear_override(self, command: ClearOverride, now: Moment) -> Done | Rejected:
         if command.scope not in self._book.overrides:
@@ -298,6 +310,17 @@ class Desk:
         self._book.emit(ResetBreaker(command.route))
         self._book.event("breaker.reset", now, author=command.author, scope=Scope.route(command.route))
         return Done({"route": command.route, "breaker": "closed"})
+
+
+def _amount_problem(command: SetOverride) -> Rejected | None:
+    """Say what is wrong with an override's rate or share."""
+    if (command.action is Action.THROTTLE) != ((command.rate_per_s is None) != (command.share_ratio is None)):
+        return _invalid("throttle needs one rate or one share, other actions none", "use throttle=20/s or throttle=10%")
+    if command.rate_per_s is not None and not command.rate_per_s > 0:
+        return _invalid(f"a rate of {command.rate_per_s:g}/s lets nothing pass", "use isolate for that")
+    if command.share_ratio is not None and not 0 < command.share_ratio < 1:
+        return _invalid(f"a share of {command.share_ratio:g} throttles nothing or everything", "use 1% to 99%")
+    return None
 
 
 _SAID: Final = {ReleaseVerdict.FALSE_POSITIVE: Verdict.FALSE_POSITIVE, ReleaseVerdict.BENIGN: Verdict.BENIGN}

@@ -24,7 +24,9 @@ _QUIET: Final = frozenset({"incident.notified", "isolation.renewed"})  # counted
 _ESCAPED: Final = "\\`*_{}[]<>|#"
 
 
-def postmortem(incident: Document, events: Sequence[Document], evidence: Document | None) -> str:
+def postmortem(
+    incident: Document, events: Sequence[Document], evidence: Document | None, proposals: Sequence[Document] = ()
+) -> str:
     """
     Return the draft.
 
@@ -32,6 +34,7 @@ def postmortem(incident: Document, events: Sequence[Document], evidence: Documen
         incident: Its public document.
         events: Its events, the oldest first, as {sequence, unix, kind, author, scope, body}.
         evidence: What was frozen at its detection; None when it is gone.
+        proposals: What it taught, the oldest first.
     """
     sections = (
         _head(incident),
@@ -43,6 +46,8 @@ def postmortem(incident: Document, events: Sequence[Document], evidence: Documen
         _hypotheses(incident, evidence),
         _verdict(incident, events),
         _well(incident, events),
+        _runbook(incident),
+        _actions(proposals),
         _open_ends(incident),
     )
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
@@ -197,6 +202,12 @@ def _changes(incident: Document) -> list[str]:
 def _hypotheses(incident: Document, evidence: Document | None) -> list[str]:
     lines = ["## Hypotheses, by what was measured", "", *_signal_lines(incident["signals"])]
     affected = incident["affected"]
+    narrowest = affected.get("narrowest")
+    if narrowest:
+        lines.append(
+            f"- {percent(narrowest['share'])} of the change is one {narrowest['dimension']}: {_code(narrowest['name'])} "
+            f"({narrowest['failures']:,} of {narrowest['requests']:,} failed at detection)."
+        )
     if affected["method"]:
         lines.append(f"- One method explains the change: {_code(affected['method'])}.")
     lines += _ranked("client", affected["clients"], "key")
@@ -264,6 +275,43 @@ def _well(incident: Document, events: Sequence[Document]) -> list[str]:
     return lines
 
 
+def _runbook(incident: Document) -> list[str]:
+    lines = ["## Runbook", "", f"{incident['runbook']}", ""]
+    for row in incident["checklist"]:
+        done = f" ({_text(row['done_by'])}, {row['done_time']})" if row["done_by"] else ""
+        lines.append(f"- [{'x' if done else ' '}] {_text(row['text'])}{done}")
+    return lines
+
+
+def _actions(proposals: Sequence[Document]) -> list[str]:
+    """Return what it taught, as actions that a person takes or refuses."""
+    lines = ["## Actions", ""]
+    for row in proposals:
+        taken = row["state"] == "applied"
+        changes = [f"{_code(c['path'])}: {_set(c['old'])} → {_set(c['new'])}" for c in row["changes"]]
+        rule = row.get("rule")
+        changes += [f"{_code(rule['path'])} never below {rule['at_least']:g}/s"] if rule else []
+        by = f" by {_text(row['decided_by'])}" if row.get("decided_by") else ""
+        lines.append(f"- [{'x' if taken else ' '}] Proposal {row['id']} ({row['state']}{by}): {_text(row['why'])}.")
+        lines += [f"  - {change}" for change in changes]
+        lines += [f"  - {_effect(row['effect'])}", f"  - `sidecar proposal show {row['id']}`"]
+    if not proposals:
+        lines.append("No proposal came of it.")
+    return [*lines, "", "- [ ] Action, owner, date:"]
+
+
+def _set(value: Any) -> str:
+    return "not set" if value is None else _code(value)
+
+
+def _effect(effect: Document) -> str:
+    sooner = effect.get("sooner_s")
+    words = [f"found {sooner:g} s earlier"] if sooner else []
+    words += [f"{many(effect[name], 'alarm')} {name}" for name in ("hidden", "added") if effect.get(name)]
+    over = f" over {duration(effect['over_s'])}" if effect.get("over_s") else ""
+    return f"Predicted: {', '.join([*words, many(effect.get('refused', 0), 'request') + ' refused'])}{over}."
+
+
 def _open_ends(incident: Document) -> list[str]:
     lines = [
         "## For people to fill in",
@@ -279,4 +327,4 @@ def _open_ends(incident: Document) -> list[str]:
         )
     if incident["suspect"] is not None:
         lines.append(f"- [ ] Was config version {incident['suspect']['version']} the cause?")
-    return [*lines, "- [ ] Action, owner, date:", "", f"Runbook: {incident['runbook']}"]
+    return lines

@@ -50,6 +50,7 @@ CASES = {
     "incident-note": ["incident", "note", "12", "the database was failed over"],
     "incident-close": ["incident", "close", "12"],
     "incident-postmortem": ["incident", "postmortem", "12"],
+    "incident-postmortem-html": ["incident", "postmortem", "12", "--html"],
     "override-list": ["override", "list"],
     "override-set": ["override", "set", "route:checkout", "throttle=10/s", "--ttl", "10m", "--reason", "protect"],
     "override-set-hashed": [

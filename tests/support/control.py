@@ -174,6 +174,9 @@ class MemoryControl:
     async def postmortem(self, incident_id: int) -> str | None:
         return d.POSTMORTEM if incident_id == 12 else None
 
+    async def report(self, incident_id: int) -> str | None:
+        return d.REPORT if incident_id == 12 else None
+
     def overrides(self) -> Sequence[Document]:
         return list(self.set_overrides.values())
 

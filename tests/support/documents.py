@@ -216,6 +216,7 @@ SERIES: dict[str, Any] = {
     "items": [{"time": NOW, "arrivals": 118, "failures": 25}],
 }
 EVIDENCE: dict[str, Any] = {"incident": 12, "config_version": 7, "series": {"checkout": []}}
+REPORT = "<!doctype html>\n<title>Incident 12</title>\n"
 POSTMORTEM = "# Incident 12\n\n- 03:12:07Z opened\n"
 
 

@@ -69,6 +69,14 @@ async def test_postmortem_is_markdown(ask: Ask) -> None:
         assert await response.text() == d.POSTMORTEM
 
 
+async def test_the_report_is_a_page_that_runs_nothing(ask: Ask) -> None:
+    """The post-mortem's page comes as text/html, and the browser may use its own styles and nothing else."""
+    async with ask("GET", "/incidents/12/postmortem.html") as response:
+        assert (response.status, response.content_type) == (200, "text/html")
+        assert response.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'unsafe-inline'")
+        assert await response.text() == d.REPORT
+
+
 async def test_config_carries_its_etag(ask: Ask) -> None:
     """GET /config names its version in the ETag."""
     async with ask("GET", "/config") as response:
@@ -229,6 +237,7 @@ UNKNOWN = [
     ("GET", "/incidents/0", 400),
     ("GET", "/incidents/99/evidence", 404),
     ("GET", "/incidents/99/postmortem", 404),
+    ("GET", "/incidents/99/postmortem.html", 404),
     ("POST", "/incidents/99/confirm", 404),
     ("POST", "/incidents/13/confirm", 409),
     ("GET", "/routes/none/series", 404),

@@ -54,6 +54,23 @@ def document(world: World, command: Command) -> Any:
     return answer.document
 
 
+# --- overrides on an endpoint ------------------------------------------------------------------------------------------
+
+
+def test_an_endpoint_takes_a_share_and_no_rate() -> None:
+    """
+    The pool spreads requests and refuses none: a rate would do nothing, so it is refused with what to type.
+    """
+    world = warm()
+    endpoint = f"endpoint:{world.config.proxy.upstream.endpoints[0]}"
+    answer = refused(world, override(endpoint, Action.THROTTLE, rate_per_s=5.0))
+    assert (answer.kind, "cannot be throttled to a rate" in answer.problem) == (RejectedKind.INVALID, True)
+    assert "throttle=25%" in answer.hint
+    assert document(world, override(endpoint, Action.THROTTLE, share_ratio=0.25))["action"] == "throttle=25%"
+    unknown = refused(world, override("endpoint:127.0.0.1:1", Action.ISOLATE))
+    assert (unknown.kind, endpoint in unknown.hint) == (RejectedKind.NOT_FOUND, True)
+
+
 # --- confirm ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from sidecar.controller import effects as fx
 from sidecar.controller.commands import Acknowledge, Confirm, Note
 from sidecar.incident.postmortem import postmortem
+from tests.support import documents as d
 from tests.support.plays import break_route, broken, warm
 from tests.support.world import World
 
@@ -131,3 +132,26 @@ def test_the_draft_of_a_drill_says_so() -> None:
 
     assert "**This was a drill.**" in draft.split("## Summary", maxsplit=1)[0]
     assert "a drill" not in postmortem(incident, events, evidence)
+
+
+def test_actions_are_what_it_taught() -> None:
+    """
+    Each proposal is an action with its change and predicted effect, ticked when it was applied; a tick names its person.
+    """
+    incident, events, evidence = record(ended())
+    narrowest = {"dimension": "path", "name": "/api/pay", "share": 0.92, "requests": 40, "failures": 38}
+    ticked = {"step": 1, "text": "Look", "done_by": "lea", "done_time": "2026-01-05T12:00:00Z"}
+    told = {
+        **incident, "affected": {**incident["affected"], "narrowest": narrowest}, "checklist": [ticked],
+    }  # fmt: skip
+    applied = {**d.PROPOSAL, "id": 4, "state": "applied", "decided_by": "ops"}
+
+    draft = postmortem(told, events, evidence, [d.PROPOSAL, applied])
+
+    assert "- [ ] Proposal 3 (open): it would have been found earlier" in draft
+    assert "- [x] Proposal 4 (applied by ops)" in draft
+    assert "  - `routes.checkout.detect.sensitivity`: not set → `high`" in draft
+    assert "Predicted: found 7 s earlier, 0 requests refused over 24h." in draft
+    assert "92 % of the change is one path: `/api/pay` (38 of 40 failed at detection)." in draft
+    assert "- [x] Look (lea, 2026-01-05T12:00:00Z)" in draft
+    assert "No proposal came of it." in postmortem(incident, events, evidence)

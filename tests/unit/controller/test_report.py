@@ -1,0 +1,100 @@
+"""The post-mortem as a page: whole, safe, the same bytes for the same record."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+from sidecar.controller.report import render
+from sidecar.incident.postmortem import postmortem
+from tests.support import documents as d
+from tests.unit.incident.test_postmortem import ended, record
+
+VOID = {"meta", "hr", "br", "img"}
+
+
+class Balance(HTMLParser):
+    """Fails at a tag that is closed in the wrong place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, text: str) -> None:
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(text)
+
+
+def page(title: str = "Incident 1") -> tuple[str, str]:
+    """Return the draft of a played outage, and its page."""
+    incident, events, evidence = record(ended())
+    draft = postmortem(incident, events, evidence, [d.PROPOSAL])
+    return draft, render(draft, title, events, evidence)
+
+
+def test_the_same_record_gives_the_same_bytes() -> None:
+    """
+    Two runs of the same play, two pages, no difference: no day, no random name.
+    """
+    assert page() == page()
+
+
+def test_the_page_is_whole_and_has_every_section_of_the_draft() -> None:
+    """
+    Every tag is closed; the sections are the draft's, with the course of the incident before its timeline.
+    """
+    draft, text = page()
+    reader = Balance()
+    reader.feed(text)
+    sections = re.findall(r"^## (.+)$", draft, re.MULTILINE)
+    sections.insert(sections.index("Timeline"), "Course")
+    assert (reader.open, reader.headings) == ([], sections)
+
+
+def test_its_plots_are_the_evidence() -> None:
+    """
+    Three plots as well-formed SVG: traffic and latency of the evidence, and what passed of the isolation.
+    """
+    _, text = page()
+    plots = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>(?=</figure>)", text, re.DOTALL)]
+    assert [plot.get("id") for plot in plots] == ["chart-traffic", "chart-latency", "chart-shares"]
+    words = " ".join("".join(plot.itertext()) for plot in plots)
+    assert all(name in words for name in ("arrived", "failed", "refused", "p50", "p95", "isolation-1"))
+
+
+def test_nothing_runs_and_nothing_is_loaded() -> None:
+    """
+    No script, no handler, no address but the names of XML; free text stays text.
+    """
+    incident, events, evidence = record(ended())
+    events.append(
+        {**events[-1], "kind": "incident.note", "body": {"text": "<script>alert(1)</script> <img src=x onerror=y>"}}
+    )
+    text = render(postmortem(incident, events, evidence), "<b>&", events, evidence)
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "<title>&lt;b&gt;&amp;</title>" in text
+    assert set(re.findall(r"https?://[^\s\"'<)]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_without_evidence_there_are_fewer_plots() -> None:
+    """
+    Evidence that is gone, and an incident without an isolation, leave the page readable.
+    """
+    incident, events, _ = record(ended())
+    text = render(postmortem(incident, events, None), "t", events, None)
+    assert text.count("<svg") == 1
+    quiet = [event for event in events if not event["kind"].startswith("isolation.")]
+    assert "<svg" not in render(postmortem(incident, quiet, None), "t", quiet, None)
