@@ -46,8 +46,9 @@ def running(shop: Shop, releases: Releases) -> Iterator[Sidecar]:
 
 def release(running: Sidecar) -> str:
     """Return the controller's release."""
-    found = re.search(r'sidecar_build_info\{version="(.*?)"\}', running.observe("/metrics").text)
-    return found[1] if found else ""
+    pattern = r'sidecar_build_info\{version="(.*?)"\}'
+    found = until(lambda: re.search(pattern, running.observe("/metrics").text), "a controller answers")
+    return found[1]
 
 
 def upgrade(running: Sidecar, version: str) -> None:
@@ -132,7 +133,11 @@ def test_a_release_that_is_gone_changes_nothing(running: Sidecar, releases: Rele
     When nothing is installed any more, the old one goes on.
     """
     releases.current.unlink()
-    stays(running, running.load(50), f"No such file or directory: '{releases.program[0]}'; release 2.0.0 goes on")
+    stays(
+        running,
+        running.load(50),
+        f"No such file or directory: '{releases.program[0]}'; release {release(running)} goes on",
+    )
     releases.use("1.0.0")
 
 
