@@ -8,8 +8,9 @@ event loop has such a layer, too, but it reads up to 256 KiB at once into a buff
 amount before it stops the socket, and cannot end its sending half. This one reads through the buffer that all connections
 share (`transport.py`), decrypts only what the protocol above takes, and stops the socket in the same moment in which that
 one pauses. So the bound of 64 KiB for each direction holds over TLS as well, and to the protocol above it looks like
-any other transport. OpenSSL's buffers never shrink: what is written passes through them record by record, so that a
-connection that once carried much does not hold much for ever.
+any other transport. OpenSSL's buffers never shrink (they keep 4/3 of the most that they held): what is written passes
+through them record by record, and what is read in halves of that bound, so that a connection that once carried much
+does not hold much for ever.
 
 Tables
 ------
@@ -47,7 +48,8 @@ from typing import Any, Final, Protocol, cast
 from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW
 
 HANDSHAKE_BYTES: Final = 64 * 1024  # with a client's chain of certificates; OpenSSL would take 100 KiB and more
-READ_AT_ONCE: Final = 32 * 1024  # OpenSSL's buffer keeps 4/3 of the most that was read at once
+READ_AT_ONCE: Final = 32 * 1024
+RECORD_BYTES: Final = 16 * 1024  # RFC 8446, section 5.1
 _OFFERED: Final = READ_VIEW[:READ_AT_ONCE]
 _HANDSHAKE: Final = 0x16  # the first byte of every TLS connection
 _CUT: Final = "the connection ended without close_notify"
@@ -319,14 +321,13 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         """Encrypt and send *data*."""
         if self._closing or not data or self._raw is NOWHERE:
             return
-        encrypt = self._tls.write
-        sent = encrypt(data)
-        if sent == len(data):
+        if len(data) <= RECORD_BYTES:
+            self._tls.write(data)
             self._raw.write(self._outgoing.read())
             return
-        records, view = [self._outgoing.read()], memoryview(data)
-        while sent < len(data):
-            sent += encrypt(view[sent:])
+        records, view = [], memoryview(data)
+        for at in range(0, len(data), RECORD_BYTES):  # see the essay; 64 KiB take 25 µs so, and 21 µs at once
+            self._tls.write(view[at : at + RECORD_BYTES])
             records.append(self._outgoing.read())
         self._raw.write(b"".join(records))
 
