@@ -69,7 +69,7 @@ def _of_upstream(error: Exception) -> str:
         return f"it speaks no TLS that is new enough ({words(error)}): bring it to TLS 1.2 or 1.3"
     if any(word in reason for word in _REFUSES_OURS):
         return f"it refuses the handshake ({words(error)}): {_OURS}"
-    return f"the TLS handshake failed ({words(error)}): see its log"
+    return f"TLS failed ({words(error)}): see its log"
 
 
 def _remedy(code: int) -> str:

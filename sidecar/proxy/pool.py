@@ -98,7 +98,7 @@ class Backend:
         """Return a new connection to *address*, one of its host's."""
         loop, endpoint = self._pool.loop, self.endpoint
         if endpoint.tls:
-            upstream = await self._pool.tls.connect(self.new, address, endpoint.port, endpoint.host)
+            upstream = await self._pool.tls.connect(self.new, endpoint, address)
         elif endpoint.path:
             _, upstream = await loop.create_unix_connection(self.new, endpoint.path)
         else:

@@ -68,6 +68,10 @@ class NotTlsError(OSError):
         self.text = ord("A") <= first <= ord("Z")
 
 
+def _itself(error: Exception) -> Exception:
+    return error
+
+
 class Waiting(Protocol):
     """Who waits for the end of a handshake: `shaken` or `failed` is called, once."""
 
@@ -89,12 +93,18 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         context: Of the side that this is.
         waiting: Whom the end of the handshake is told.
         host: Whom to expect, for a client; None for a server.
+        told: Turns an error of TLS after the handshake into what the protocol above is told.
     """
 
-    __slots__ = ("_above", "_closing", "_decrypt", "_eof", "_incoming", "_loop", "_outgoing", "_paused", "_raw", "_saying_end", "_taken", "_tls", "_waiting")  # fmt: skip
+    __slots__ = ("_above", "_closing", "_decrypt", "_eof", "_incoming", "_loop", "_outgoing", "_paused", "_raw", "_saying_end", "_taken", "_tls", "_told", "_waiting")  # fmt: skip
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext, waiting: Waiting, host: str | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: ssl.SSLContext,
+        waiting: Waiting,
+        host: str | None = None,
+        told: Callable[[Exception], Exception] = _itself,
     ) -> None:
         self._loop = loop
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -105,6 +115,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         self._raw: asyncio.Transport = NOWHERE
         self._above: asyncio.BufferedProtocol | None = None
         self._waiting: Waiting | None = waiting
+        self._told = told
         self._taken = 0
         self._paused = self._eof = self._saying_end = self._closing = False
 
@@ -213,7 +224,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
                 break
         except ssl.SSLError as error:
             self._flush()
-            self._lose(error)
+            self._lose(self._told(error))
             return
         if self._outgoing.pending:
             self._flush()

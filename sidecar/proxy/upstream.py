@@ -42,6 +42,7 @@ import select
 from typing import Final, Protocol, cast
 
 from sidecar import clock
+from sidecar.proxy.alerts import UpstreamTlsError
 from sidecar.proxy.body import Body, ChunkedBody, LengthBody, UntilCloseBody
 from sidecar.proxy.deadline import Timer, Wheel
 from sidecar.proxy.framing import ResponseHead, find_head_end, parse_response_head
@@ -348,7 +349,8 @@ class Upstream(asyncio.BufferedProtocol):
             return
         what = "within its head" if self._partial else "before its answer" if body is None else "within its body"
         detail = f"the API closed the connection {what}" + (f": {error}" if error else "")
-        caller.upstream_lost(Reason.UPSTREAM_RESET, detail, now, untouched=untouched)
+        reason = Reason.UPSTREAM_TLS_FAILED if isinstance(error, UpstreamTlsError) else Reason.UPSTREAM_RESET
+        caller.upstream_lost(reason, detail, now, untouched=untouched)
 
     def _expired(self, now: float) -> None:
         if self.caller is None:

@@ -4,6 +4,7 @@ TLS to the API: the context that its `https://` endpoints are spoken to with, an
 Tables.   certificate files change         new connections take the new ones; those that stand go on
           files that do not fit            the old ones stay, and it is said once for each change
           a version changes `upstream.tls` new connections take it, idle ones are closed, those in use end with their request
+          TLS fails after the handshake    as a lost connection, but upstream_tls_failed: TLS 1.3 refuses our certificate only then
           a handshake fails                as a connection that cannot be made: the next endpoint, then 502 upstream_tls_failed; a log
                                            line for each endpoint and problem, once a minute
 
@@ -20,7 +21,7 @@ from typing import Final
 
 from sidecar import clock
 from sidecar.config.certificates import CertificateError, Watch, client_context, speaks_tls
-from sidecar.config.policies import UpstreamPolicy
+from sidecar.config.policies import Endpoint, UpstreamPolicy
 from sidecar.config.tls_policies import UpstreamTlsPolicy
 from sidecar.proxy.alerts import Complain, UpstreamTlsError, of_upstream
 from sidecar.proxy.secure import Secured
@@ -73,18 +74,25 @@ class UpstreamTls:
             except CertificateError as error:
                 self._complain(_FILES, str(error))
 
-    async def connect(self, new: Callable[[], Upstream], address: str, port: int, host: str) -> Upstream:
+    async def connect(self, new: Callable[[], Upstream], endpoint: Endpoint, address: str) -> Upstream:
         """
-        Return a new connection to *address*, which must show a certificate for *host*.
+        Return a new connection to *address* of *endpoint*, which must show a certificate for the endpoint's host.
 
         Raises:
             UpstreamTlsError: when the handshake fails; OSError: when nobody is reached.
         """
         assert self._context is not None
-        loop, expected = self._loop, self._policy.server_name or host
+        loop, context, expected = self._loop, self._context, self._policy.server_name or endpoint.host
         made = Shaking(new, loop.create_future())
-        context = self._context
-        _, secured = await loop.create_connection(lambda: Secured(loop, context, made, expected), address, port)
+
+        def told(error: Exception) -> UpstreamTlsError:
+            found = of_upstream(error)
+            self.say(str(endpoint), found)
+            return found
+
+        _, secured = await loop.create_connection(
+            lambda: Secured(loop, context, made, expected, told), address, endpoint.port
+        )
         try:
             return await made.done
         except BaseException:

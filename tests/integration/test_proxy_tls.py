@@ -250,6 +250,34 @@ def test_stalled_readers_cost_little_memory(connect: Callable[..., Client], work
     assert grown < 4 * MIB
 
 
+def test_a_stalled_upload_costs_little_memory(
+    connect: Callable[..., Client], worker: Worker, upstream: Upstream
+) -> None:
+    """
+    An API that reads nothing of a 200 MiB upload, TLS on both sides, grows the worker by less than 1 MiB.
+    """
+
+    def reading_nothing(conn: Conn) -> None:
+        conn.read_head()
+        conn.tell("head")
+        conn.wait_for_order()
+
+    upstream.use(reading_nothing)
+    before = worker.memory_bytes()
+    with connect() as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (200 * MIB))
+        assert upstream.next_news() == "head"
+        client.sock.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            client.send(b"x" * (200 * MIB))
+        grown = worker.memory_bytes() - before
+        client.reset()
+    upstream.order()
+    upstream.end_connections()
+    worker.wait_for(in_flight=0, connections=0)
+    assert grown < MIB
+
+
 def test_a_handshake_has_the_time_of_a_head(worker: Worker) -> None:
     """
     Clients that say nothing, or half a handshake, are cut after `head_timeout`; nothing is left of them.
@@ -377,6 +405,7 @@ def _said(worker: Worker, words: str) -> str:
         ("expired", "certificate has expired", "renew it there"),
         ("plain", "it does not speak TLS", "write http://"),
         ("wants ours", "certificate required", "upstream.tls.certificate"),
+        ("wants ours in 1.2", "handshake failure", "upstream.tls.certificate"),
     ],
 )
 def test_an_api_that_cannot_be_trusted_is_a_502(
@@ -394,10 +423,9 @@ def test_an_api_that_cannot_be_trusted_is_a_502(
         serving = authority.serving(authority.sign("elsewhere", "elsewhere.test"))
     elif problem == "expired":
         serving = authority.serving(authority.sign("old", "127.0.0.1", days=-1))
-    elif problem == "wants ours":
+    elif problem.startswith("wants ours"):  # TLS 1.3 tells only after the handshake
         serving = authority.serving(shown, clients=authority)
-        serving.maximum_version = ssl.TLSVersion.TLSv1_2  # TLS 1.3 tells only after the handshake
-        says = "handshake failure"
+        serving.maximum_version = ssl.TLSVersion.TLSv1_2 if problem.endswith("1.2") else ssl.TLSVersion.TLSv1_3
     with Upstream(tls=None if problem == "plain" else serving) as upstream:
         if problem == "plain":
             upstream.use(lambda conn: conn.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
