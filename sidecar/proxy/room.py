@@ -27,7 +27,8 @@ from typing import Final, Self
 SHARE_RATIO: Final = 0.8
 RESERVE: Final = 16
 RESERVE_RATIO: Final = 0.1  # of a limit so low that 16 would be most of it
-MARGIN_RATIO: Final = 1 / 8  # refused connections that may still wait for their client's end
+MARGIN: Final = 16  # refused connections that may still wait for their client's end,
+MARGIN_RATIO: Final = 1 / 8  # or an eighth of a large cap
 _BOUNDLESS: Final = 1 << 30
 
 
@@ -60,7 +61,7 @@ class Room:
 
     def crowded(self, standing: int, most: int, descriptor: int) -> bool:
         """Tell whether a connection beyond *most* must go at once, when *standing* ones are there with it."""
-        return descriptor >= self.last or standing > most + most * MARGIN_RATIO
+        return descriptor >= self.last or standing > most + max(MARGIN, most * MARGIN_RATIO)
 
 
 ANY: Final = Room()

@@ -39,9 +39,11 @@ def test_the_lower_bound_holds() -> None:
 
 def test_refused_connections_wait_only_where_there_is_room() -> None:
     """
-    An eighth beyond the cap may wait for its clients' ends; beyond that, or with one of the last descriptors, none may.
+    An eighth beyond the cap, and at least 16, may wait for its clients' ends; beyond that, or with one of the last
+    descriptors, none may.
     """
     room = Room.of(1024)
     assert not room.crowded(901, 801, 950)
     assert room.crowded(902, 801, 950)
     assert room.crowded(10, 801, 1008)
+    assert (room.crowded(18, 2, 50), room.crowded(19, 2, 50)) == (False, True)
