@@ -97,7 +97,7 @@ def run(
     listen: Annotated[str | None, typer.Option("--listen", help="Where clients connect, as HOST:PORT.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes that serve.")] = None,
 ) -> None:
-    """Run the sidecar until SIGTERM; SIGHUP reloads the file."""
+    """Run the sidecar until SIGTERM; SIGHUP reloads the file, SIGUSR2 lets the installed release take over."""
     # `python -m sidecar run` never comes this far: __main__ hands it to the supervisor without loading the CLI.
     given = {"-c": config_file, "--upstream": upstream, "--listen": listen, "--workers": workers}
     flags = [word for name, value in given.items() if value is not None for word in (name, str(value))]
