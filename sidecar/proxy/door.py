@@ -152,7 +152,7 @@ class Arrival:
 
     def shaken(self, secured: Secured) -> asyncio.BufferedProtocol:  # noqa: ARG002  Waiting's signature
         """Let the client in."""
-        client = Downstream(self._plane, secure=True)
+        client = Downstream(self._plane)
         self._timer.stop()
         self._plane.connections.discard(self)  # not `left`: the client takes its place, the worker is not empty between
         if self._plane.draining:

@@ -29,11 +29,11 @@ class Downstream(asyncio.BufferedProtocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_body", "_eof", "_held", "_looping", "_pending", "_plane", "_reading", "_scheme", "_timer",
+        "_body", "_eof", "_held", "_looping", "_pending", "_plane", "_reading", "_timer",
         "active_at", "blocked", "exchange", "peer", "queued_in", "requests", "transport",
     )  # fmt: skip
 
-    def __init__(self, plane: Plane, *, secure: bool = False) -> None:
+    def __init__(self, plane: Plane) -> None:
         self.transport: asyncio.Transport = NOWHERE
         self.peer: Peer = plane.live.hop.peer(None)
         self.requests = 0
@@ -44,7 +44,6 @@ class Downstream(asyncio.BufferedProtocol):
         self._plane = plane
         self._timer = plane.wheel.timer(self._expired)
         self._reading = Reading.HEAD
-        self._scheme = "https" if secure else "http"
         self._pending = b""
         self._body: Body | None = None
         self._looping = self._held = self._eof = False
@@ -120,7 +119,9 @@ class Downstream(asyncio.BufferedProtocol):
         if address is None and sock.family != socket.AF_UNIX:
             self.transport.abort()
             return
-        self.peer = plane.live.hop.peer(address, self._scheme)
+        secured = self.transport.get_extra_info("ssl_object")
+        shown = (secured.getpeercert(binary_form=True) or b"") if secured is not None else b""
+        self.peer = plane.live.hop.peer(address, "http" if secured is None else "https", shown)
         refusal = plane.welcome(self, sock.fileno())
         if refusal is not None and plane.crowded(sock.fileno()):
             self._turn_away(refusal, now)

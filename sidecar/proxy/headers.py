@@ -24,6 +24,8 @@ Tables.   field                          request                          respon
           X-Forwarded-For, -Proto,       untrusted peer: overwritten;     –
           -Host, Forwarded               trusted: appended, kept
           X-Forwarded*, X-Real-IP        untrusted peer: dropped          –
+          Client-Cert, -Chain            untrusted peer: dropped; ours    –
+                                         where TLS verified one (RFC 9440)
           traceparent                    passed when valid, else new      –
           tracestate                     passed with a valid traceparent  –
           Cookie `sidecar_session`       removed (the console's)          –
@@ -60,10 +62,12 @@ _GUARDED_BACK: Final = _HOP_BY_HOP | {b"content-length"}
 _NOT_IN_TRAILERS: Final = _GUARDED | {
     b"authorization", b"set-cookie", b"content-encoding", b"content-type", b"content-range", b"cache-control",
     b"expires", b"age", b"date", b"location", b"vary", b"range", b"max-forwards", b"pragma", b"cookie", b"proxy-status",
+    b"client-cert", b"client-cert-chain",
 }  # fmt: skip
 _SPECIAL: Final = frozenset((b"via", b"te", b"trailer", b"traceparent", b"expect"))
 
-_SUSPICIOUS: Final = (b"x-forwarded", b"x-real-ip", b"proxy-")
+_SUSPICIOUS: Final = (b"x-forwarded", b"x-real-ip", b"client-cert", b"proxy-")
+_OF_THE_PEER: Final = frozenset((b"x-real-ip", b"client-cert", b"client-cert-chain"))
 _TRACE: Final = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _COOKIE: Final = re.compile(rb"(?:^|(?<=;))[ \t]*" + CONSOLE_COOKIE + rb"[ \t]*=[^;]*(?:;|$)")
 _REMEMBERED_NAMES: Final = 1024
@@ -133,7 +137,7 @@ def request_head(head: RequestHead, peer: Peer, hop: Hop, trace: bytes, authorit
     if memo is None or not head.host:
         lines = _request_fields(head, peer, hop, head.host or authority)
     else:
-        key = (hop, peer.element, peer.trusted)
+        key = (hop, peer.lines, peer.trusted)  # address, scheme and certificate: two clients never share what names one
         lines = memo.get(key) or remember(memo, key, _request_fields(head, peer, hop, head.host))
     traced = not hop.tracing or (b"traceparent" in head.named and _traced(head))
     return b"".join((head.line, lines, b"\r\n" if traced else trace))
@@ -192,7 +196,7 @@ def _passes(name: bytes, nominated: frozenset[bytes], peer: Peer) -> bool:
     dashed = name.replace(b"_", b"-")
     if dashed in _GUARDED or name in nominated or dashed.startswith(b"proxy-"):
         return False
-    return (peer.trusted and dashed == name) or not (dashed == b"x-real-ip" or dashed.startswith(b"x-forwarded"))
+    return (peer.trusted and dashed == name) or not (dashed in _OF_THE_PEER or dashed.startswith(b"x-forwarded"))
 
 
 def _from_peer(peer: Peer, host: bytes) -> bytes:

@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
+from base64 import b64encode
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -36,7 +37,7 @@ class Peer(NamedTuple):
         key: Its client key: the address, an IPv6 one by its /64.
         trusted: Its forwarding fields count.
         scheme: What it speaks to us: http or https.
-        lines: X-Forwarded-For and -Proto when it is not trusted.
+        lines: X-Forwarded-For and -Proto when it is not trusted, and Client-Cert.
         element: Its element of Forwarded, up to the host.
     """
 
@@ -49,6 +50,10 @@ class Peer(NamedTuple):
 
 
 NOBODY: Final = Peer("unknown", "unknown", trusted=False, scheme=b"http", lines=b"", element=b"for=unknown")
+
+
+def _shown(certificate: bytes) -> bytes:
+    return b"client-cert: :%b:\r\n" % b64encode(certificate) if certificate else b""
 
 
 class Hop:
@@ -83,8 +88,15 @@ class Hop:
     def __repr__(self) -> str:
         return f"<Hop {self.pseudonym} trusting {len(self._networks)} networks>"
 
-    def peer(self, address: str | None, scheme: str = "http") -> Peer:
-        """Describe the other end of a connection; None is a peer that has gone before it could be asked."""
+    def peer(self, address: str | None, scheme: str = "http", certificate: bytes = b"") -> Peer:
+        """
+        Describe the other end of a connection.
+
+        Args:
+            address: None is a peer that has gone before it could be asked.
+            scheme: http or https.
+            certificate: What it was verified by, in DER; sent on as Client-Cert (RFC 9440).
+        """
         found = read_address(address or "")
         text = "unknown" if found is None else str(found)
         return Peer(
@@ -92,7 +104,7 @@ class Hop:
             "unknown" if found is None else client_key_of(found),
             found is not None and self._trusts(text),
             scheme.encode("ascii"),
-            f"x-forwarded-for: {text}\r\nx-forwarded-proto: {scheme}\r\n".encode("ascii"),
+            f"x-forwarded-for: {text}\r\nx-forwarded-proto: {scheme}\r\n".encode("ascii") + _shown(certificate),
             f"for={node(found)};proto={scheme}".encode("ascii"),
         )
 

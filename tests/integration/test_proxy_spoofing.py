@@ -15,7 +15,8 @@ EVIL = "203.0.113.66"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OURS = (
     "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-server",
-    "x-forwarded-prefix", "x-forwarded-ssl", "x-forwarded-scheme", "x-forwarded-client-cert", "x-forwarded",
+    "x-forwarded-prefix", "x-forwarded-ssl", "x-forwarded-scheme", "x-forwarded-client-cert", "x-forwarded", "client-cert",
+    "client-cert-chain",
 )  # fmt: skip
 
 

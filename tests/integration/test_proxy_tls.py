@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.support.worker import Worker, running_worker
 CONFIG = """
 tls: {{{tls}}}
 upstream: {{endpoints: ["{url}"], tls: {{ca: '{ca}'}}, response_timeout: 5s}}
-downstream: {{head_timeout: 1s, body_timeout: 500ms}}
+downstream: {{head_timeout: 1s}}
 """
 MIB = 1024 * 1024
 
@@ -379,6 +380,24 @@ def test_client_certificates_are_demanded(authority: Authority, issued: Issued, 
             assert upstream.seen.qsize() == 1
             worker.wait_for(connections=0)
             assert "TLS handshakes of clients failed" in _said(worker, "TLS handshakes")
+
+
+def test_the_api_learns_whose_certificate_was_verified(authority: Authority, issued: Issued) -> None:
+    """
+    Client-Cert (RFC 9440) has it; with `optional` a client without one has none, whatever it says itself.
+    """
+    friend = authority.sign("known")
+    wanted = b64encode(ssl.PEM_cert_to_DER_cert(friend.certificate.read_text())).decode()
+    with Upstream() as upstream:
+        tls = f"{issued.keys}, client_ca: '{authority.ca}', client_certificates: optional"
+        config = f"tls: {{{tls}}}\nupstream: {{endpoints: ['{upstream.url}']}}\n"
+        with running_worker(config) as worker:
+            for shown in (friend, None):
+                with Client(worker.address, tls=authority.trusting(shown)) as client:
+                    for _ in range(2):
+                        assert client.ask("GET", "/", b"", "Client-Cert: :AAAA:").status == 200
+        told = [upstream.next_request().fields.get("client-cert") for _ in range(4)]
+    assert told == [f":{wanted}:", f":{wanted}:", None, None]
 
 
 def _ask(worker: Worker, context: ssl.SSLContext) -> None:
