@@ -14,7 +14,7 @@ from sidecar import __version__
 from sidecar.admin import schemas
 from sidecar.admin.calls import JSON, YAML, Asked, Call
 from sidecar.admin.errors import PROBLEM
-from sidecar.admin.models import Body, Empty
+from sidecar.admin.models import Body
 
 PREFIX: Final = "/api/v1"
 DOCUMENT: Final = web.AppKey("openapi", str)
@@ -126,4 +126,5 @@ def _body(takes: type[Body] | str, components: dict[str, Any]) -> dict[str, Any]
     if isinstance(takes, str):
         return {"required": True, "content": {YAML: {"schema": {"type": "string"}}}}
     components[takes.__name__] = takes.model_json_schema()
-    return {"required": takes is not Empty, "content": {JSON: {"schema": schemas.ref(takes.__name__)}}}
+    needed = any(field.is_required() for field in takes.model_fields.values())  # no body at all stands for `{}`
+    return {"required": needed, "content": {JSON: {"schema": schemas.ref(takes.__name__)}}}
