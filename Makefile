@@ -29,16 +29,21 @@ help: ## list the targets
 	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements-bench.lock
 	@touch $@
 
+# A child starts nearly twice as fast from bytecode; where PYTHONDONTWRITEBYTECODE is set Python itself would leave none.
+.PHONY: bytecode
+bytecode: .venv/run
+	@$(BIN)/python -m compileall -q sidecar
+
 .PHONY: run
-run: .venv/run ## start the sidecar on :8080; UPSTREAM=http://host:port puts it before your API, else a sample API is started
+run: bytecode ## start the sidecar on :8080; UPSTREAM=http://host:port puts it before your API, else a sample API is started
 	@UPSTREAM="$(UPSTREAM)" CONFIG="$(CONFIG)" BIN="$(BIN)" ./deploy/run.sh
 
 .PHONY: demo
-demo: .venv/run ## tell the whole incident loop on real processes, in under two minutes
+demo: bytecode ## tell the whole incident loop on real processes, in under two minutes
 	@$(BIN)/sidecar demo
 
 .PHONY: test
-test: .venv/dev .venv/deploy ## run all tests; installs nginx, Prometheus and more when they are missing and you are root
+test: .venv/dev .venv/deploy bytecode ## run all tests; installs nginx, Prometheus and more when they are missing and you are root
 	@./tests/install-peers.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -55,7 +60,7 @@ docs: .venv/run ## write the generated pages of docs/reference
 	$(BIN)/python -m sidecar.telemetry.reference
 
 .PHONY: bench
-bench: .venv/bench ## CPU per request side by side with nginx, HAProxy, Envoy and a naive aiohttp proxy
+bench: .venv/bench bytecode ## CPU per request side by side with nginx, HAProxy, Envoy and a naive aiohttp proxy
 	@./tests/install-peers.sh bench
 	$(BIN)/python -m loadtest.bench
 
@@ -69,11 +74,11 @@ bench-detect: .venv/dev ## the scoreboard of detection; needs the recordings (SI
 	$(BIN)/python -m loadtest.detection
 
 .PHONY: loadtest
-loadtest: .venv/dev ## Locust, headless, against a running `make run`
+loadtest: .venv/dev bytecode ## Locust, headless, against a running `make run`
 	$(BIN)/locust -f loadtest/locustfile.py --headless --users 40 --spawn-rate 20 --run-time 30s --host http://127.0.0.1:8080
 
 .PHONY: conformance
-conformance: .venv/dev ## every HTTP/1.1 case of the recordings
+conformance: .venv/dev bytecode ## every HTTP/1.1 case of the recordings
 	SIDECAR_CONFORMANCE=full $(BIN)/python -m pytest tests/conformance
 
 .PHONY: rounds

@@ -64,7 +64,7 @@ HeaderValue = Annotated[
 class Body(BaseModel):
     """A JSON object without surprises."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Empty(Body):

@@ -11,8 +11,7 @@ from sidecar.controller.effects import PutVersion
 from sidecar.controller.ports import ConfigRefused, Unavailable
 from sidecar.controller.replaying import ReplayError, Replays
 from sidecar.incident.words import rfc3339
-from sidecar.replay.compare import compare
-from sidecar.replay.player import Learned
+from sidecar.replay.learned import Learned
 
 
 class Comparing:
@@ -65,6 +64,8 @@ class Comparing:
             before, after = await self._replays.outcomes(material, configs, self._learned())
         except ReplayError as error:
             raise Unavailable(str(error), "ask for a shorter time, as --replay 2h") from error
+        from sidecar.replay.compare import compare  # noqa: PLC0415  a start needs no replay
+
         since, until = (rfc3339(unix) for unix in span)
         return {"since_time": since, "until_time": until, **compare(before, after)}
 

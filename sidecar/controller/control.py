@@ -29,7 +29,7 @@ from sidecar.incident.documents import without_kept
 from sidecar.incident.postmortem import postmortem
 from sidecar.incident.words import rfc3339
 from sidecar.notify.dispatch import Dispatcher
-from sidecar.replay.player import Learned
+from sidecar.replay.learned import Learned
 from sidecar.store.errors import StoreError
 from sidecar.store.key import client_key
 from sidecar.store.store import Store

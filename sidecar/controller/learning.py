@@ -36,9 +36,8 @@ from sidecar.controller.configuring import Configuring
 from sidecar.controller.effects import AppendEvent, PutProposal, Write
 from sidecar.controller.ports import ConfigRefused, Document
 from sidecar.controller.replaying import ReplayError, Replays
-from sidecar.controller.studying import Study
 from sidecar.incident.words import rfc3339
-from sidecar.replay.player import Learned
+from sidecar.replay.learned import Learned
 
 STUDIED: Final = frozenset(
     ("incident.resolved", "verdict.confirmed", "verdict.false_positive", "verdict.benign")
@@ -123,6 +122,8 @@ class Learning:
         incident = next((row for row in past if row["id"] == number), None)
         if incident is None or incident["resolved_time"] is None or incident.get("drill"):
             return
+        from sidecar.controller.studying import Study  # noqa: PLC0415  a start needs no replay
+
         active = self._configuring.active
         routes = tuple(rule.name for rule in active.compiled.proxy.routes)
         window_s = DAY_S * min(max(LONGEST_DAYS / len(routes), 1.0), LONGEST_DAYS)

@@ -12,17 +12,19 @@ import asyncio
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.config.policies import Compiled
 from sidecar.controller.journal import Journal
-from sidecar.controller.studying import Lesson, Study, Work
-from sidecar.replay.compare import Outcome
+from sidecar.replay.learned import Learned
 from sidecar.replay.material import Material
-from sidecar.replay.player import Learned
 from sidecar.replay.reel import KEEP_S, Reel
 from sidecar.store.errors import StoreError
 from sidecar.store.store import Store
+
+if TYPE_CHECKING:  # a start needs no replay
+    from sidecar.controller.studying import Lesson, Study, Work
+    from sidecar.replay.compare import Outcome
 
 LONGEST_S: Final = 120.0
 STUDY_S: Final = 900.0
@@ -72,6 +74,8 @@ class Replays:
         Raises:
             ReplayError: when it took too long or failed.
         """
+        from sidecar.controller.studying import Work  # noqa: PLC0415  as above
+
         found: list[Outcome] = await self._ask(Work(material, tuple(configs), learned), LONGEST_S)
         return found
 

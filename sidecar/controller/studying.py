@@ -23,9 +23,9 @@ from sidecar.incident.learn import Candidate, Facts, Kind
 from sidecar.incident.words import unix_of
 from sidecar.replay.compare import Outcome, outcome
 from sidecar.replay.effect import Judged, effect
+from sidecar.replay.learned import Learned
 from sidecar.replay.material import Material
 from sidecar.replay.normal import measure
-from sidecar.replay.player import Learned
 
 AROUND_S: Final = 30.0  # an onset is an estimate, and what was isolated comes back slowly
 NOT_REAL: Final = ("false_positive", "benign")

@@ -17,8 +17,9 @@ from typing import Any, Final
 from sidecar.config.policies import Compiled
 from sidecar.facts import Scope
 from sidecar.incident.words import rfc3339, unix_of
+from sidecar.replay.learned import Learned
 from sidecar.replay.material import Material
-from sidecar.replay.player import Learned, Player
+from sidecar.replay.player import Player
 
 APART_S: Final = 300.0
 

@@ -32,11 +32,11 @@ from typing import Any, Final
 from sidecar.config.policies import Compiled, Match, RouteRule
 from sidecar.controller.effects import AppendEvent, Effect, PutVersion, SetDirectives
 from sidecar.controller.engine import Engine
-from sidecar.detect.tuning import Key, Tuning
 from sidecar.facts import Directive, Moment, RouteSecond, Scope, ScopeKind, Signal
 from sidecar.guard.breaker import TripEvent
 from sidecar.link.frames import Trip
 from sidecar.replay.guards import Guards
+from sidecar.replay.learned import Learned
 from sidecar.replay.seconds import Second
 
 SERVICE: Final = "service"
@@ -47,14 +47,6 @@ KINDS: Final = {
     "isolation.withheld": "propose",
 }
 _Heard = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """What verdicts have taught the detectors of the sidecar that is replayed: their thresholds, and whom nobody hears."""
-
-    tuning: Tuning = field(default_factory=Tuning)
-    demoted: frozenset[Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support.sidecar import PATIENCE_S, until
+from tests.support.patience import WAIT_S
+from tests.support.sidecar import tied, until
 
 ROOT = Path(__file__).parents[2]
 USER = 65532
@@ -77,7 +78,7 @@ for device in null zero urandom; do
 done
 mount -o remount,ro {root}
 exec chroot {root} /usr/bin/setpriv --reuid={USER} --regid={USER} --clear-groups --bounding-set=-all --inh-caps=-all \\
-    --no-new-privs /usr/bin/env -i {HOMELESS} PYTHONPATH={shlex.quote(str(ROOT))} {environ} {shlex.join(words)}
+    --no-new-privs --pdeathsig=KILL /usr/bin/env -i {HOMELESS} PYTHONPATH={shlex.quote(str(ROOT))} {environ} {shlex.join(words)}
 """
 
 
@@ -99,6 +100,7 @@ class Cell:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "sh", "-c", text],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                preexec_fn=tied,  # noqa: PLW1509  one call into libc, which is loaded already
             )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -123,8 +125,9 @@ class Cell:
 
     def end(self) -> None:
         """Kill what lives of it; its mounts go with its namespace."""
-        self.process.kill()
-        self.process.wait()
+        if not self._ended():
+            self.process.kill()  # and so pid 1, which asked for it, and with pid 1 its whole namespace
+            self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log(self) -> str:
@@ -162,7 +165,7 @@ class Cell:
     def leave(self) -> int:
         """Send SIGTERM to the supervisor and return the exit code."""
         os.kill(self.supervisor(), signal.SIGTERM)
-        return self.process.wait(PATIENCE_S)
+        return self.process.wait(WAIT_S)
 
 
 def mounted(volume: Path, version: int, text: str) -> Path:

@@ -17,7 +17,7 @@ from sidecar.controller.ports import ConfigRefused
 from sidecar.controller.replaying import Replays
 from sidecar.controller.rollout import Rollout
 from sidecar.controller.starting import Source
-from sidecar.replay.player import Learned
+from sidecar.replay.learned import Learned
 from sidecar.replay.reel import Reel
 
 TEXT = "routes: [{name: checkout, match: {path: /**}, limit: {rate: 100/s}}]\n"
