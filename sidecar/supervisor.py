@@ -13,16 +13,14 @@ Tables
     draining  SIGTERM, SIGINT        stay dead               no worker is left, or the time is over
     stopping  no worker is left      stay dead               the controller is gone too, or 10 s are over
 
-    A child is killed after 5 s without a heartbeat (30 s while it starts). The delay before a restart doubles from
-    0.1 s to 10 s while children keep dying young, and shrinks back after 30 s of life. A worker that leaves by itself
-    (somebody sent it SIGTERM) is replaced while it drains. A second SIGTERM or SIGINT ends the draining at once.
+    How children are heard, killed and started again is `supervise/crew.py`'s. A worker that leaves by itself (somebody sent
+    it SIGTERM) is replaced while it drains. A second SIGTERM or SIGINT ends the draining at once.
 
 What can go wrong
     A release that cannot run here changes nothing (SIGUSR2, `supervise/upgrade.py`), and the workers of one that could
     are replaced only as far as its own become ready.
     A reload that cannot be loaded changes nothing. Changed listeners are bound before the old workers drain, so a bad
     address changes nothing either. `state` and a Unix socket's path hold a lock and cannot move while running.
-    A child that cannot be started (no memory, no descriptors) is tried again as if it had died.
     After `kill -9` of the supervisor every child reads end of file on its heartbeat and ends itself; a hung one is
     ended by the kernel (`supervise/tether.py`).
 """
@@ -42,9 +40,10 @@ from typing import Any, Final
 from sidecar import __version__, clock
 from sidecar.link.runtime import link_path
 from sidecar.supervise import handover
-from sidecar.supervise.backoff import Backoff
-from sidecar.supervise.child import Child, Kind, spawn
+from sidecar.supervise.child import Child, Kind
+from sidecar.supervise.crew import Crew
 from sidecar.supervise.descriptors import raise_limit
+from sidecar.supervise.greet import greet
 from sidecar.supervise.handover import Handover
 from sidecar.supervise.listeners import ListenError, address_of, bind_all, bind_unix
 from sidecar.supervise.notify import Notifier
@@ -58,8 +57,6 @@ from sidecar.supervise.upgrade import Upgrade
 from sidecar.supervise.watch import watch
 
 TURN_S: Final = 0.25
-SILENCE_S: Final = 5.0
-START_S: Final = 30.0
 STOP_S: Final = 10.0
 SPARE_S: Final = 5.0  # beyond delay and grace, for the process itself to end
 IMPATIENT_S: Final = 1.0  # a terminal and a wrapper script may both pass one Ctrl-C on
@@ -95,20 +92,19 @@ class Supervisor:
         self._lock = lock_state(Path(static["state"])) if left is None else handover.lock_of(left.lock)
         self._runtime = private_runtime(Path(static["state"])) if left is None else Path(left.runtime)
         self._sockets = self._bound() if left is None else handover.listeners(left)
-        self._children: list[Child] = []
         self._rolling: list[Child] = []
-        self._due: list[tuple[float, Kind]] = []
-        self._backoff = {kind: Backoff() for kind in Kind}
         self._outdated: list[Child] = []
         self._reading = Reading(flags.command)
+        self._why = ""
         self._upgrade = Upgrade(self._runtime)
         self._notifier = Notifier(os.environ, os.getpid())
         self._facts_at = 0.0
         self._selector = selectors.DefaultSelector()
+        self._crew = Crew(self._selector, self._sockets, self._told)
         self._stand_in = StandIn(self._selector, self._ready)
 
     def __repr__(self) -> str:
-        return f"<Supervisor {self._phase}, {self._children}>"
+        return f"<Supervisor {self._phase}, {self._crew!r}>"
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
@@ -116,14 +112,14 @@ class Supervisor:
         """Serve until told to stop; return the exit code."""
         self._signals = SignalSocket(self._selector, self._signalled)
         if self._left is None:
-            self._greet()
+            greet(self._static, {name: address_of(self._sockets[name]) for name in LISTENERS})
             forget_stale_boot(self._runtime, self._static["file_hash"])
             for kind in (Kind.CONTROLLER, *[Kind.WORKER] * int(self._static["workers"])):
-                self._start(kind)
+                self._crew.start(kind)
         else:
             self._take_over(self._left)
-        while self._phase is not Phase.STOPPING or self._children:
-            for key, _ in self._selector.select(TURN_S):
+        while self._phase is not Phase.STOPPING or self._crew:
+            for key, _ in self._selector.select(self._crew.pause_s(clock.now(), TURN_S)):
                 key.data(clock.now())
             self._turn(clock.now())
         self._close()
@@ -131,35 +127,19 @@ class Supervisor:
         return self._code
 
     def _turn(self, now: float) -> None:
-        self._reap(now)
-        self._end_silent(now)
+        self._crew.turn(now)
         if self._watch is not None and self._watch.take():
             self._reload("the file has changed")
         self._finish_reload(now)
         self._finish_trial(now)
         if self._phase is Phase.RUNNING:
-            self._restart_due(now)
             self._roll()
             self._roll_controller()
-        self._stand_in.switch(None if self._controller_serves() else self._sockets["observe"])
+        self._stand_in.switch(None if self._crew.controlled else self._sockets["observe"])
         self._stand_in.expire(now)
         self._tell_facts(now)
         self._go_on_leaving(now)
-        serving = sum(worker.ready and not worker.draining for worker in self._workers())
-        self._notifier.turn(now, serving, int(self._static["workers"]))
-
-    def _greet(self) -> None:
-        addresses = {name: address_of(self._sockets[name]) for name in LISTENERS}
-        say(
-            "sidecar starts", pid=os.getpid(), **addresses, workers=self._static["workers"], state=self._static["state"]
-        )
-        if sys.stderr.isatty():
-            urls = {
-                name: f"http{'s' if name in self._static.get('secure', ()) else ''}://{addresses[name]}"
-                for name in ("listen", "admin")
-            }
-            say(f"your API is at {urls['listen']}, the console's API at {urls['admin']}")
-            say("next: `sidecar status` in another terminal; Ctrl-C drains and stops")
+        self._notifier.turn(now, self._crew.serving, int(self._static["workers"]))
 
     def _bound(self) -> dict[str, socket.socket]:
         bound = bind_all({name: self._static[name] for name in LISTENERS})
@@ -181,109 +161,24 @@ class Supervisor:
 
     # --- children ---------------------------------------------------------------------------------------------
 
-    def _start(self, kind: Kind) -> None:
-        index = self._free_index(kind)
-        name = "controller" if kind is Kind.CONTROLLER else f"worker-{index}"
-        wanted = ("observe", "admin", "link") if kind is Kind.CONTROLLER else ("listen",)
-        told = {
+    def _told(self) -> dict[str, Any]:
+        return {
             "runtime": str(self._runtime),
             "config_file": self._static["config_file"],
             "flags": dict(self._flags.values),
             "static": dict(self._static),
         }
-        now = clock.now()
-        try:
-            child = spawn(kind, name, index, {n: [self._sockets[n]] for n in wanted}, told, now)
-        except OSError as error:
-            delay_s = self._backoff[kind].after(0.0)
-            self._due.append((now + delay_s, kind))
-            say(f"{name} cannot be started; again in {delay_s:.1f} s", level="error", problem=str(error))
-            return
-        self._keep(child)
-
-    def _keep(self, child: Child) -> None:
-        self._children.append(child)
-        self._selector.register(child.heart, selectors.EVENT_READ, lambda now: self._hear(child, now))
-        self._facts_at = 0.0
-
-    def _free_index(self, kind: Kind) -> int:
-        taken = {child.index for child in self._children if child.kind is kind}
-        return next(index for index in range(len(taken) + 1) if index not in taken)
-
-    def _hear(self, child: Child, now: float) -> None:
-        was_ready = child.ready
-        if not child.listen(now):
-            self._selector.unregister(child.heart)  # it is ending; SIGCHLD follows, or silence ends it
-            child.ready = False
-        elif child.ready and not was_ready:
-            say(f"{child.name} is ready", pid=child.process.pid)
-        elif was_ready and not child.ready and not child.draining and self._phase is Phase.RUNNING:
-            say(f"{child.name} leaves by itself", level="warning", pid=child.process.pid)
-            child.draining = True
-        if child.ready is not was_ready:
-            self._facts_at = 0.0
-
-    def _reap(self, now: float) -> None:
-        for child in [c for c in self._children if c.process.poll() is not None]:
-            self._forget(child)
-            status = child.process.returncode
-            if not child.draining and self._phase is Phase.RUNNING:
-                self._schedule(child, now, status)
-                continue
-            say(f"{child.name} has left", pid=child.process.pid, status=status)
-            if self._phase is Phase.RUNNING and child.kind is Kind.CONTROLLER:
-                self._due.append((now, child.kind))
-
-    def _forget(self, child: Child) -> None:
-        self._children.remove(child)
-        if child in self._rolling:
-            self._rolling.remove(child)
-        if child.heart in {key.fileobj for key in self._selector.get_map().values()}:
-            self._selector.unregister(child.heart)
-        child.heart.close()
-        self._facts_at = 0.0
-
-    def _schedule(self, child: Child, now: float, status: int) -> None:
-        delay_s = self._backoff[child.kind].after(now - child.started_at)
-        self._due.append((now + delay_s, child.kind))
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        say(f"{child.name} died ({how}); the next one starts in {delay_s:.1f} s", level="error", pid=child.process.pid)
-
-    def _restart_due(self, now: float) -> None:
-        due, self._due = [k for at, k in self._due if at <= now], [row for row in self._due if row[0] > now]
-        for kind in due:
-            self._start(kind)
-
-    def _end_silent(self, now: float) -> None:
-        for child in self._children:
-            limit_s = START_S if child.heard_at is None else SILENCE_S
-            if now - (child.heard_at or child.started_at) > limit_s and child.process.poll() is None:
-                say(f"{child.name} was silent for {limit_s:.0f} s and is killed", level="error", pid=child.process.pid)
-                child.process.kill()
-
-    def _workers(self) -> list[Child]:
-        return [child for child in self._children if child.kind is Kind.WORKER]
-
-    def _controllers(self) -> list[Child]:
-        return [child for child in self._children if child.kind is Kind.CONTROLLER]
 
     def _ready(self) -> bool:
-        return self._phase is Phase.RUNNING and any(w.ready and not w.draining for w in self._workers())
-
-    def _controller_serves(self) -> bool:
-        return any(child.ready for child in self._controllers())
+        return self._phase is Phase.RUNNING and self._crew.serving > 0
 
     def _tell_facts(self, now: float) -> None:
-        if now < self._facts_at:
+        if now < self._facts_at and not self._crew.news:
             return
-        self._facts_at = now + 1.0
-        workers = [
-            {"index": w.index, "epoch": w.epoch, "pid": w.process.pid, "ready": w.ready, "draining": w.draining}
-            for w in self._workers()
-        ]
-        restarts = {kind.name.lower(): self._backoff[kind].restarts for kind in Kind}
-        for child in self._controllers():
-            child.tell(do="facts", workers=workers, restarts=restarts, draining=self._phase is not Phase.RUNNING)
+        self._facts_at, self._crew.news = now + 1.0, False
+        facts = self._crew.facts()
+        for child in self._crew.controllers:
+            child.tell(do="facts", draining=self._phase is not Phase.RUNNING, **facts)
 
     # --- leaving ----------------------------------------------------------------------------------------------
 
@@ -295,44 +190,34 @@ class Supervisor:
                 self._deadline = now
             return
         self._phase = Phase.DRAINING
-        workers = self._workers()
-        # Each worker leaves by the config that it runs, which may be newer than the file's.
-        policies = [worker.facts.get("drain", self._static["drain"]) for worker in workers]
-        delay_s = max((policy["delay_s"] for policy in policies), default=0.0)
-        grace_s = max((policy["grace_s"] for policy in policies), default=0.0)
+        workers = self._crew.workers
+        delay_s, grace_s = self._crew.leaving_s(self._static["drain"])
         self._left_at, self._closing_at = now, now + delay_s
         self._deadline = now + delay_s + grace_s + SPARE_S
         say(f"{why}: finishing what is in flight", grace_s=grace_s, delay_s=delay_s)
         self._notifier.stopping(delay_s + grace_s + SPARE_S + STOP_S)
-        self._due.clear()
-        self._facts_at = 0.0
+        self._crew.leave()
         for worker in workers:
             self._drain(worker)
 
     def _go_on_leaving(self, now: float) -> None:
         if self._phase is Phase.DRAINING and now >= self._closing_at:
             self._sockets["listen"].close()  # as the workers do now: who comes later is refused, not left waiting
-        if self._phase is Phase.DRAINING and (not self._workers() or now >= self._deadline):
-            self._kill_late(self._workers())
+        if self._phase is Phase.DRAINING and (not self._crew.workers or now >= self._deadline):
+            self._code |= self._crew.kill(self._crew.workers)
             self._phase = Phase.STOPPING
             self._deadline = now + STOP_S
-            for controller in self._controllers():
+            for controller in self._crew.controllers:
                 self._drain(controller, "stop")
         elif self._phase is Phase.STOPPING and now >= self._deadline:
-            self._kill_late(self._children)
-
-    def _kill_late(self, children: Sequence[Child]) -> None:
-        for child in children:
-            if child.process.poll() is None:
-                say(f"{child.name} did not end in time and is killed", level="error", pid=child.process.pid)
-                child.process.kill()
-                self._code = 1
+            self._code |= self._crew.kill(self._crew.everybody)
 
     # --- reload -----------------------------------------------------------------------------------------------
 
     def _reload(self, why: str) -> None:
         if self._phase is not Phase.RUNNING:
             return
+        self._why = why
         say(f"{why}: reading the configuration again")
         self._notifier.reloading(clock.now())
         try:
@@ -360,15 +245,15 @@ class Supervisor:
             self._tell_controllers(do="reload_failed")
             return
         self._reopen_logs()
-        self._tell_controllers(do="reload")
+        self._tell_controllers(do="reload", why=self._why)
 
     def _reopen_logs(self) -> None:
         """Let the workers open the access log anew: it was rotated, or is another file now."""
-        for worker in self._workers():
+        for worker in self._crew.workers:
             worker.tell(do="reopen", path=self._static["access_log"])
 
     def _tell_controllers(self, **order: Any) -> None:
-        for controller in self._controllers():
+        for controller in self._crew.controllers:
             if not controller.draining:
                 controller.tell(**order)
 
@@ -388,22 +273,22 @@ class Supervisor:
             self._sockets[name] = listening
             say(f"{name} moves to {address_of(listening)}")
         if "listen" in moved or static["workers"] != old["workers"]:
-            self._rolling = [worker for worker in self._workers() if not worker.draining]
+            self._rolling = [worker for worker in self._crew.workers if not worker.draining]
         if {"observe", "admin"} & set(moved):
-            for controller in self._controllers():
+            for controller in self._crew.controllers:
                 self._drain(controller, "stop")  # its successor takes the new sockets
 
     def _roll(self) -> None:
         """Bring the workers to the wanted number; the rolling ones leave one at a time, each when a spare is ready."""
-        fresh = [w for w in self._workers() if not w.draining and w not in self._rolling]
-        coming = sum(kind is Kind.WORKER for _, kind in self._due)
-        if coming or not all(w.ready for w in fresh):
+        self._rolling = [worker for worker in self._rolling if worker in self._crew.workers]
+        fresh = [w for w in self._crew.workers if not w.draining and w not in self._rolling]
+        if self._crew.workers_coming or not all(w.ready for w in fresh):
             return
         spare = len(fresh) + len(self._rolling) - int(self._static["workers"])
         if spare > 0:
             self._drain(self._rolling.pop(0) if self._rolling else fresh[-1], replaced=True)
         elif self._rolling or spare < 0:
-            self._start(Kind.WORKER)
+            self._crew.start(Kind.WORKER)
 
     # --- another release --------------------------------------------------------------------------------------
 
@@ -443,16 +328,15 @@ class Supervisor:
             wanted=wanted,
             sockets={name: listening.fileno() for name, listening in self._sockets.items()},
             lock=self._lock.fileno(),
-            children=[handover.pack(child) for child in self._children],
-            restarts={kind.value: self._backoff[kind].restarts for kind in Kind},
+            children=[handover.pack(child) for child in self._crew.everybody],
+            restarts={kind.value: count for kind, count in self._crew.restarts.items()},
         )
 
     def _take_over(self, left: Handover) -> None:
         """Watch the children of the release before, and begin to replace them: first the workers, then the controller."""
         for row in left.children:
-            self._keep(handover.unpack(row))
-        for kind in Kind:
-            self._backoff[kind].restarts = left.restarts.get(kind.value, 0)
+            self._crew.keep(handover.unpack(row))
+        self._crew.restarts = {kind: left.restarts.get(kind.value, 0) for kind in Kind}
         handover.let_signals_in()
         say(
             f"release {__version__} has taken the place of {left.release}", pid=os.getpid(), children=len(left.children)
@@ -461,10 +345,10 @@ class Supervisor:
             self._take_static(left.wanted)
         except (ListenError, OSError) as error:
             say(f"{error}; the listeners stay where they are", level="error")
-        self._rolling = [worker for worker in self._workers() if not worker.draining]
-        self._outdated = [controller for controller in self._controllers() if not controller.draining]
-        if not self._controllers():
-            self._start(Kind.CONTROLLER)
+        self._rolling = [worker for worker in self._crew.workers if not worker.draining]
+        self._outdated = [controller for controller in self._crew.controllers if not controller.draining]
+        if not self._crew.controllers:
+            self._crew.start(Kind.CONTROLLER)
 
     def _roll_controller(self) -> None:
         """Replace the controller of the release before once no worker of it is left to be replaced."""

@@ -221,8 +221,13 @@ class Configuring:
             self._versions.put(row)
             return self._answer(row.version, row.text, "active", [])
 
-    async def reload(self) -> None:
-        """Read the file again (SIGHUP): a new text is a new version; the admin section is taken in any case."""
+    async def reload(self, why: str) -> None:
+        """
+        Read the file again: a new text is a new version; the admin section is taken in any case.
+
+        Args:
+            why: What made us look: SIGHUP, or that the watched file has changed; the version's reason.
+        """
         try:
             text = self._source.read()
             compiled = self._source.compile(text, str(self._source))
@@ -241,7 +246,7 @@ class Configuring:
                     self._log.info("the file has not changed", diverged=self.diverged)
                     return
                 changes = diff(self.active.row.text, text)
-                await self._become(self._row(text, "file", "SIGHUP", "file", changes), compiled, changes, None)
+                await self._become(self._row(text, "file", why, "file", changes), compiled, changes, None)
             except ConfigRefused as refused:
                 self.last_apply_ok = False
                 self._log.error("the file was not applied; the running version stays", problem=refused.problem)

@@ -180,7 +180,7 @@ def _first(running: Iterable[Incident]) -> Incident:
 
 
 def traffic(rows: Sequence[RouteSecond], window_s: float) -> dict[str, Any]:
-    """Return the figures of some seconds; ratios are None without judged requests."""
+    """Return the figures of some seconds; ratios are None without judged requests, quantiles without an answer."""
     arrivals, failures = sum(row.arrivals for row in rows), sum(row.failures for row in rows)
     judged = sum(row.judged for row in rows)
     refused: Counter[str] = Counter()
@@ -197,7 +197,7 @@ def traffic(rows: Sequence[RouteSecond], window_s: float) -> dict[str, Any]:
         "refused": dict(refused),
         "refused_ratio": sum(refused.values()) / arrivals if arrivals else None,
         "in_flight": sum(row.in_flight for row in rows if row.at == latest),
-        **{name: histogram.quantile(latency, q) for name, q in QUANTILES},
+        **{name: histogram.quantile(latency, q) if latency else None for name, q in QUANTILES},
     }
 
 

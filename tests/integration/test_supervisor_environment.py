@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import WAIT_S
 from tests.support.sidecar import Shop, Sidecar, settings, until
 
 
@@ -36,6 +37,7 @@ def test_a_watched_file_is_read_when_its_text_changes(shop: Shop) -> None:
         running.config["explain"] = "none"
         running.write()
         until(lambda: running.get("/config")["version"] == 2, "the live key is applied")
+        assert running.get("/config/versions", limit=1)["items"][0]["reason"] == "the file has changed"
 
         running.write(running.text + "nonsense: 1\n")
         running.until_said("the configuration is not valid; the running one stays")
@@ -59,6 +61,7 @@ def test_an_unwatched_file_waits_for_its_signal(shop: Shop) -> None:
         assert running.get("/config")["version"] == 1
         running.signal(signal.SIGHUP)
         until(lambda: running.get("/config")["version"] == 2, "SIGHUP reads it")
+        assert running.get("/config/versions", limit=1)["items"][0]["reason"] == "SIGHUP"
 
 
 def test_an_unclear_wish_stops_the_start(shop: Shop) -> None:
@@ -69,7 +72,7 @@ def test_an_unclear_wish_stops_the_start(shop: Shop) -> None:
     try:
         running.start(wait=False)
         assert running.process is not None
-        assert running.process.wait(20) == 2
+        assert running.process.wait(WAIT_S) == 2
         assert "SIDECAR_WATCH=perhaps says neither yes nor no\n  → SIDECAR_WATCH=1 watches the file" in running.log()
     finally:
         running.end()
@@ -93,7 +96,7 @@ def test_the_service_manager_hears_a_whole_life(shop: Shop, tmp_path: Path) -> N
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(address)
-        receiver.settimeout(20)
+        receiver.settimeout(WAIT_S)
         environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}
         heard: list[str] = []
 

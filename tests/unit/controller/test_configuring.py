@@ -209,17 +209,19 @@ def test_a_mark_of_another_boot_counts_by_the_wall_clock() -> None:
 
 async def test_reload_takes_a_changed_file(setting: Setting) -> None:
     """
-    SIGHUP after a change makes a version of the file; without one it leaves everything alone, a rollback too.
+    After a change it makes a version of the file, with what made us look as its reason; without one it leaves everything
+    alone, a rollback too.
     """
     await setting.begin()
     (worker,) = await setting.workers.join(1)
-    await setting.configuring.reload()
+    await setting.configuring.reload("the file has changed")
     assert setting.history() == [(1, "file", "active")]
     setting.file.write_text(TWO)
-    await setting.configuring.reload()
+    await setting.configuring.reload("the file has changed")
     assert (worker.runs, setting.configuring.active.row.text) == (2, TWO)
+    assert setting.configuring.active.row.reason == "the file has changed"
     await setting.configuring.rollback(1, author="ops", reason="")
-    await setting.configuring.reload()
+    await setting.configuring.reload("the file has changed")
     assert (setting.configuring.active.version, setting.configuring.diverged) == (3, True)
 
 
@@ -230,10 +232,10 @@ async def test_reload_of_a_spoilt_file_changes_nothing(setting: Setting, spoil: 
     """
     await setting.begin()
     spoil(setting.file)
-    await setting.configuring.reload()
+    await setting.configuring.reload("the file has changed")
     assert (setting.history(), setting.configuring.last_apply_ok) == ([(1, "file", "active")], False)
     setting.file.write_text(ONE)
-    await setting.configuring.reload()
+    await setting.configuring.reload("the file has changed")
     assert (setting.history(), setting.configuring.last_apply_ok) == ([(1, "file", "active")], True)
 
 
@@ -253,7 +255,7 @@ async def test_the_admin_section_comes_from_the_file_alone(setting: Setting) -> 
     await setting.apply(TWO + token("second"))
     assert names() == ["first"]
     setting.file.write_text(ONE + token("third"))
-    await setting.configuring.reload()
+    await setting.configuring.reload("the file has changed")
     assert names() == ["third"]
     await setting.configuring.rollback(1, author="ops", reason="")
     assert names() == ["third"]

@@ -24,7 +24,7 @@ from sidecar.guard.policies import (
 )
 from sidecar.link.frames import Decided, Hello, RouteTick, Sample, Tick
 from tests.support.plays import broken, shop, warm
-from tests.support.world import QUICK, World, compiled
+from tests.support.world import QUICK, Flow, World, compiled
 
 ROUTES = ("checkout", "search")
 
@@ -120,6 +120,18 @@ def test_the_inventory_names_every_control_and_what_it_lacks() -> None:
     never = replace(config, respond=replace(QUICK, action=Response.OBSERVE, rollback=RollbackMode.NEVER))
     assert controls(never)["respond.isolation", "service"] == "observe"
     assert controls(never)["respond.rollback", "service"] == "off"
+
+
+def test_what_nobody_measured_is_no_number() -> None:
+    """
+    Without an answer there is no ratio and no quantile: a latency of 0 would be a claim.
+    """
+    world = World(Flow("checkout", "c1", 0.0)).run(15)
+
+    shown = world.engine.status(world.now)["traffic"]
+
+    names = ("failure_ratio", "refused_ratio", "latency_p50_s", "latency_p99_s")
+    assert [shown[name] for name in names] == [None] * 4
 
 
 def test_a_route_shows_its_traffic_its_guards_and_what_holds_it() -> None:

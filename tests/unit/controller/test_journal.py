@@ -15,13 +15,12 @@ from sidecar.controller.effects import AppendEvent, PutEvidence, PutMark, PutRol
 from sidecar.controller.journal import MAX_WAITING, Journal
 from sidecar.store.errors import StoreError
 from sidecar.store.store import Store
-
-PATIENCE_S = 10.0
+from tests.support.patience import WAIT_S
 
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop turn until *condition* holds."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110  the condition is about another thread
             await asyncio.sleep(0.005)
 
@@ -189,7 +188,7 @@ async def test_stored_waits_for_the_store(journal: Journal) -> None:
     """
     journal.put([event(number) for number in range(100)])
     assert journal.waiting
-    assert await journal.stored(PATIENCE_S) is True
+    assert await journal.stored(WAIT_S) is True
     assert journal.waiting == 0
 
 

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from sidecar.supervise.listeners import ListenError, address_of, bind, bind_all
+from tests.support.patience import WAIT_S
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_tcp(address: str, family: socket.AddressFamily) -> None:
         assert (listening.family, listening.getblocking()) == (family, False)
         host, _, port = address_of(listening).rpartition(":")
         assert (host, int(port) > 0) == (address.rpartition(":")[0], True)
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=WAIT_S):
             assert listening.accept()
 
 

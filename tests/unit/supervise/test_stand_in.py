@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sidecar.supervise.stand_in import DEADLINE_S, MAX_HEAD_BYTES, MAX_OPEN, StandIn
+from tests.support.patience import WAIT_S
 
 
 class Desk:
@@ -29,7 +30,7 @@ class Desk:
                 key.data(self.now)
 
     def connect(self) -> socket.socket:
-        made = socket.create_connection(self.listening.getsockname(), timeout=5)
+        made = socket.create_connection(self.listening.getsockname(), timeout=WAIT_S)
         self.turn()
         return made
 

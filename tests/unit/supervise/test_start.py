@@ -13,15 +13,16 @@ import pytest
 from sidecar.link.runtime import BOOT_FILE, BootConfig, read_boot, write_boot
 from sidecar.supervise.reading import LONGEST_S, Reading
 from sidecar.supervise.start import Flags, StartError, forget_stale_boot, lock_state, resolve
+from tests.support.patience import WAIT_S
 
 OK = [sys.executable, "-c", "print('{\"workers\": 2}')"]
 BAD = [sys.executable, "-c", "import sys; sys.exit(2)"]
-SLOW = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLOW = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
-def within(seconds: float, ask: Callable[[], object]) -> object:
+def within(ask: Callable[[], object]) -> object:
     """Ask until there is an answer."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + WAIT_S
     while (answer := ask()) is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -109,7 +110,7 @@ def test_a_reading_gives_the_keys_once() -> None:
     reading = Reading(OK)
     assert reading.take(0.0) is None
     reading.ask(0.0)
-    assert within(20, lambda: reading.take(0.0)) == {"workers": 2}
+    assert within(lambda: reading.take(0.0)) == {"workers": 2}
     assert reading.take(0.0) is None
 
 
@@ -120,7 +121,7 @@ def test_a_reading_that_fails_says_so(command: list[str]) -> None:
     """
     reading = Reading(command)
     reading.ask(0.0)
-    assert within(20, lambda: reading.take(0.0)) == "the configuration is not valid"
+    assert within(lambda: reading.take(0.0)) == "the configuration is not valid"
 
 
 def test_a_wish_during_a_reading_is_read_afterwards(tmp_path: Path) -> None:
@@ -132,10 +133,10 @@ def test_a_wish_during_a_reading_is_read_afterwards(tmp_path: Path) -> None:
     reading = Reading([sys.executable, "-c", program])
     for _ in range(3):
         reading.ask(0.0)
-    assert within(20, lambda: reading.take(0.0)) == {"n": 2}
+    assert within(lambda: reading.take(0.0)) == {"n": 2}
     assert reading.take(0.0) is None
     reading.ask(0.0)
-    assert within(20, lambda: reading.take(0.0)) == {"n": 3}
+    assert within(lambda: reading.take(0.0)) == {"n": 3}
 
 
 def test_a_reading_without_end_is_ended() -> None:
@@ -169,7 +170,7 @@ def test_a_hung_child_ends_with_its_parent() -> None:
     child = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    within(10, lambda: _gone(child) or None)
+    within(lambda: _gone(child) or None)
     parent.stdout.close()
 
 
@@ -185,5 +186,5 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
     A child that comes too late, and belongs to somebody else by then, does not begin.
     """
     parent = subprocess.Popen([sys.executable, "-c", PARENT, "1"], stdout=subprocess.PIPE, text=True)
-    assert parent.communicate(timeout=20)[0] == "ended\n"
+    assert parent.communicate(timeout=WAIT_S)[0] == "ended\n"
     assert parent.returncode == 0
