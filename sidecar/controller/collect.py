@@ -119,6 +119,7 @@ class Totals:
     routes: Mapping[str, RouteTotals] = field(default_factory=dict)
     overhead: Timing = field(default_factory=Timing)
     dropped: int = 0
+    untold: int = 0
     log_dropped: int = 0
     endpoints: Mapping[str, EndpointTotals] = field(default_factory=dict)
     retries: int = 0
@@ -226,6 +227,7 @@ class Collector:
             routes={route: _totals_of(counts, _gauges(live, route)) for route, counts in self._totals.items()},
             overhead=_timing(self._own, "overhead"),
             dropped=int(counting.only(self._own, "dropped")),
+            untold=int(counting.only(self._own, "untold")),
             log_dropped=int(counting.only(self._own, "log_dropped")),
             # Of two epochs of one worker the younger one is the worker.
             workers={peer.worker: _worker_of(peer, now) for peer in sorted(live, key=lambda peer: peer.tick.since_at)},

@@ -65,6 +65,7 @@ def of_worker(tick: Tick) -> Counts:
         "tunnels_opened": {ONLY: tick.tunnels_opened},
         "tunnel_bytes": {(way, "", 0): count for way, count in tick.tunnel_bytes.items()},
         "dropped": {ONLY: tick.dropped},
+        "untold": {ONLY: tick.untold},
         "log_dropped": {ONLY: tick.log_dropped},
         **_timed("overhead", tick.overhead),
     }

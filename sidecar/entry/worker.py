@@ -11,8 +11,8 @@ neither to serve: without a controller it goes on with what it has and boots fro
     BreakerOpen, BreakerReset     handed to the guard
     Tap                           handed to the witness, which shows requests while somebody looks on
     reopen on the heartbeat       the access log is opened anew
-    Drain; drain on the           not ready, accept for `delay`, then close what is idle, end what is in flight within
-      heartbeat; SIGTERM          `grace`, exit 0; each answer ends its connection from the beginning
+    Drain; drain on the           not ready; leave as `leaving.py` says, exit 0
+      heartbeat; SIGTERM
     end of the heartbeat          the supervisor is gone: exit at once
 """
 
@@ -37,6 +37,7 @@ from sidecar.config.certificates import CertificateError
 from sidecar.config.policies import Compiled
 from sidecar.entry.access import AccessLog
 from sidecar.entry.compiling import CompileError, compile_beside, compile_now
+from sidecar.entry.leaving import leave
 from sidecar.entry.room import room_here
 from sidecar.entry.sharing import Sharing
 from sidecar.entry.told import Told, install_of
@@ -70,7 +71,6 @@ from sidecar.supervise.tether import tether
 
 BACKLOG: Final = 4096
 HEARTBEAT_S: Final = 1.0
-HANDOVER_S: Final = 1.0  # a replaced worker's clients get an answer that says close, before idle connections are closed
 TURN_S: Final = 0.25
 TURNS_A_SECOND: Final = 4
 INVALID: Final = 2
@@ -142,30 +142,16 @@ class Worker:
         return 0
 
     def leave(self, delay_s: float | None = None, grace_s: float | None = None, *, replaced: bool = False) -> None:
-        """Begin to leave: see the table above; *replaced* when another worker takes the new connections already."""
+        """Begin to leave, see `leaving.py`; *replaced* when another worker takes the new connections already."""
         if not self._leaving:
             self._leaving = True
             self._news.set()
-            drain = self._drain
-            self._start(
-                self._drained(
-                    drain.delay_s if delay_s is None else delay_s,
-                    drain.grace_s if grace_s is None else grace_s,
-                    replaced=replaced,
-                )
-            )
+            delay_s = self._drain.delay_s if delay_s is None else delay_s
+            grace_s = self._drain.grace_s if grace_s is None else grace_s
+            self._start(self._finish(delay_s, grace_s, replaced=replaced))
 
-    async def _drained(self, delay_s: float, grace_s: float, *, replaced: bool) -> None:
-        self.plane.draining = True  # each answer from now on ends its connection, so that few are cut off at the end
-        if not replaced:
-            await asyncio.sleep(delay_s)
-        for server in self._servers:
-            server.close()
-        if replaced:
-            await asyncio.sleep(HANDOVER_S)
-        self.plane.drain(clock.now())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.plane.emptied.wait(), grace_s)
+    async def _finish(self, delay_s: float, grace_s: float, *, replaced: bool) -> None:
+        await leave(self.plane, self._servers, delay_s, grace_s, replaced=replaced)
         self._left.set()
 
     def _complain(self, event: str, problem: str) -> None:
@@ -225,7 +211,7 @@ class Worker:
             lag_s=self._lag_s,
             connections=len(plane.connections),
             config_version=plane.live.version,
-            dropped=self._link.dropped + self._tap.dropped,
+            dropped=self._link.dropped,
             draining=self._leaving,
             since_at=self._born_at,
             endpoints=plane.pool.states(now),
@@ -234,6 +220,7 @@ class Worker:
         self._lag_s = 0.0
         tick = dataclasses.replace(
             tick,
+            untold=self._tap.dropped,
             log_dropped=self._access.dropped,
             tunnels=len(plane.tunnels),
             tunnels_opened=plane.tunnels.opened,

@@ -106,7 +106,8 @@ class Tick:
     Attributes:
         overhead: [sum in s, [[bucket index, count], …]] of the time that the sidecar itself added.
         lag_s: Longest delay of the event loop since the last tick.
-        dropped: Ticks and samples that were dropped for a stalled controller, cumulative.
+        dropped: Frames that no controller took, because none was there or it did not read; cumulative.
+        untold: Decisions that were not told, because they were too many; cumulative.
         draining: The worker accepts no more.
         since_at: Monotonic seconds at which this epoch's counters were zero; 0 when unknown.
         endpoints: Endpoint → [its standing, requests in flight, ejections so far]; see `proxy/standing.py`.
@@ -128,6 +129,7 @@ class Tick:
     connections: int = 0
     config_version: int = 0
     dropped: int = 0
+    untold: int = 0
     draining: bool = False
     since_at: float = 0.0
     full: bool = False

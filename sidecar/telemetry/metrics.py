@@ -112,6 +112,7 @@ class _Snapshot(Collector):
         for worker, up in views.links.items():
             self._put("sidecar_link_up", (str(worker),), up)
         self._put("sidecar_link_dropped_total", (), totals.dropped)
+        self._put("sidecar_decisions_untold_total", (), totals.untold)
         self._put("sidecar_access_log_dropped_total", (), totals.log_dropped)
         lags = dict(views.lag_s) | {f"worker-{worker}": row.lag_s for worker, row in totals.workers.items()}
         for process, lag_s in lags.items():

@@ -40,6 +40,7 @@ TOTALS = Totals(
     routes={"shop": SHOP, "idle": RouteTotals()},
     overhead=Timing(0.002, {1: 4}),
     dropped=7,
+    untold=8,
     log_dropped=9,
     endpoints={
         "10.0.0.1:80": EndpointTotals({"up": 2}, 5, 1),
@@ -167,6 +168,7 @@ def test_values_of_gauges_and_counters() -> None:
     assert value("sidecar_worker_restarts_total", found) == 3
     assert value("sidecar_link_up", found, worker="1") == 0
     assert value("sidecar_link_dropped_total", found) == 7
+    assert value("sidecar_decisions_untold_total", found) == 8
     assert value("sidecar_access_log_dropped_total", found) == 9
     assert [value("sidecar_endpoint_up", found, endpoint=f"10.0.0.{n}:80") for n in (1, 2)] == [1, 0]
     assert value("sidecar_endpoint_in_flight", found, endpoint="10.0.0.1:80") == 5

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.telemetry.sink import FLUSH_BYTES, MAX_WAITING_BYTES, PIPE_BYTES, Sink
+from tests.support.patience import WAIT_S
 
 
 class Complaints(list[str]):
@@ -128,7 +129,7 @@ def test_a_pipe_gets_whole_lines(pipe: tuple[str, int], complaints: Complaints) 
         sinks[line.startswith(b"b")].put(line)
     for sink in sinks:
         sink.close()
-    reader.join(5.0)
+    reader.join(WAIT_S)
     assert sorted(b"".join(received).splitlines(keepends=True)) == sorted(lines)
 
 
