@@ -14,8 +14,8 @@ from tests.support.upstream import Conn, Upstream, echo
 from tests.support.worker import Worker, running_worker
 
 CONFIG = """
-upstream: {{endpoints: ["{url}"]}}
-downstream: {{head_timeout: 500ms, body_timeout: 500ms}}
+upstream: {{endpoints: ["{url}"], response_timeout: 1h, idle_timeout: 1h}}
+downstream: {{head_timeout: 1h, body_timeout: 1h, idle_timeout: 1h}}
 """
 
 

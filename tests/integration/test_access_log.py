@@ -24,13 +24,16 @@ from tests.support.upstream import Conn, Upstream, echo
 from tests.support.worker import Worker, running_worker
 
 CONFIG = """
-upstream: {{endpoints: ["{url}"], response_timeout: 300ms}}
+upstream: {{endpoints: ["{url}"], response_timeout: 5m}}
 access_log: {{path: "{file}", sample: {sample}}}
 routes:
   - name: limited
     match: {{path: /limited/**}}
     client_key: header:x-api-key
     limit: {{rate: 0.001/s, burst: 1}}
+  - name: hasty
+    match: {{path: /slow}}
+    response_timeout: 300ms
   - name: default
     match: {{path: /**}}
 """
@@ -185,7 +188,7 @@ def test_a_tap_shows_what_fits_and_nothing_secret(upstream: Upstream, tmp_path: 
     A worker shows a tap the requests of its filter, without their paths and values, until its time is over.
     """
     with logging(upstream, tmp_path, "0%") as (worker, _), Controller(worker.runtime) as link:
-        link.send(Tap("t1", 30.0, route="default", least_status=200, most_status=299))
+        link.send(Tap("t1", 600.0, route="default", least_status=200, most_status=299))
         with Client(worker.address) as client:
 
             def shown() -> Tapped | None:

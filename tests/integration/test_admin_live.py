@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import WAIT_S
 from tests.support.sidecar import SECRETS, Shop, Sidecar, call, gone, kill, sidecar, until
 
 OVERRIDE = {"action": "throttle=50%", "ttl": "10m", "reason": "a test"}
@@ -31,7 +32,7 @@ class Follower:
     def __init__(self, running: Sidecar, last_id: int | None = None) -> None:
         host, port = running.address("admin")
         self.events: list[dict[str, Any]] = []
-        self._connection = http.client.HTTPConnection(host, port, timeout=60)
+        self._connection = http.client.HTTPConnection(host, port, timeout=WAIT_S)
         headers = {"Authorization": f"Bearer {SECRETS['viewer']}"}
         headers |= {"Last-Event-ID": str(last_id)} if last_id is not None else {}
         self._connection.request("GET", "/api/v1/events", headers=headers)
@@ -68,7 +69,7 @@ def test_events_are_delivered_live_and_none_is_missed(running: Sidecar) -> None:
     first.until("override.ended", "route:checkout")
     old = running.controller()
     kill(old)
-    assert first.ended.wait(20)
+    assert first.ended.wait(WAIT_S)
     until(lambda: gone(old), "the controller is gone")
     until(running.serving, "a new one serves")
     assert running.api("PUT", "/overrides/route:default", OVERRIDE).status == 200

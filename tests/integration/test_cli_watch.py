@@ -14,9 +14,15 @@ import pytest
 
 from tests.support.admin import admin_server
 from tests.support.control import SECRETS
+from tests.support.patience import WAIT_S
 from tests.support.running import running
 
 SIDECAR = str(Path(sys.executable).with_name("sidecar"))
+
+
+def hear_interrupts() -> None:
+    """Let a child be interrupted also where this test run cannot be, as in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def environ(url: str, token: str) -> dict[str, str]:
@@ -29,13 +35,14 @@ def test_watch_for_a_script() -> None:
         process = subprocess.Popen(
             [SIDECAR, "top", "-w", "-o", "json"],
             env=environ(url, SECRETS["viewer"]), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=hear_interrupts,  # noqa: PLW1509  no thread of ours holds a lock that it needs
         )  # fmt: skip
         assert process.stdout is not None
         ends = 0
         while ends < 2:
             ends += process.stdout.readline() == "}\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=WAIT_S)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -44,14 +51,15 @@ def test_watch_for_a_person() -> None:
     leader, follower = pty.openpty()
     with admin_server() as url:
         process = subprocess.Popen(
-            [SIDECAR, "status", "-w"], env=environ(url, SECRETS["viewer"]), stdin=follower, stdout=follower
-        )
+            [SIDECAR, "status", "-w"], env=environ(url, SECRETS["viewer"]), stdin=follower, stdout=follower,
+            preexec_fn=hear_interrupts,  # noqa: PLW1509  no thread of ours holds a lock that it needs
+        )  # fmt: skip
         os.close(follower)
         painted = b""
         while painted.count(b"1 incident") < 2:
             painted += os.read(leader, 65536)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(WAIT_S) == 0
     try:
         while b"\x1b[?1049l" not in painted:
             painted += os.read(leader, 65536)
@@ -78,7 +86,7 @@ def test_events_outlive_the_controller(tmp_path: Path) -> None:
             [SIDECAR, "override", "set", "service", "observe", "--ttl", "1m", "--reason", "try"],
             env=environ(made.admin, made.token), check=True, capture_output=True,
         )  # fmt: skip
-        rest, errors = process.communicate(timeout=20)
+        rest, errors = process.communicate(timeout=WAIT_S)
     second = json.loads(rest.splitlines()[0])
     assert (process.returncode, errors, first["kind"], second["kind"]) == (0, "", "config.applied", "override.set")
     assert second["sequence"] > first["sequence"]

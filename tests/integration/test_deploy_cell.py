@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cell import USER, Cell, missing, mounted, status
+from tests.support.patience import WAIT_S
 from tests.support.sidecar import Reply, Shop, call, until
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +113,7 @@ def test_the_images_health_check_follows_readiness(cell: Cell) -> None:
 
     def check(observe: str) -> int:
         environ = {**os.environ, "SIDECAR__OBSERVE": observe}
-        done = subprocess.run([sys.executable, *words], env=environ, capture_output=True, timeout=20, check=False)
+        done = subprocess.run([sys.executable, *words], env=environ, capture_output=True, timeout=WAIT_S, check=False)
         return done.returncode
 
     assert check(cell.address("observe")) == 0

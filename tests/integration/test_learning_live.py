@@ -24,8 +24,8 @@ def test_what_an_outage_teaches_is_applied_by_a_person() -> None:
         shop.breaks(errors=1.0)
         until(lambda: running.get("/incidents")["items"], "an incident")
         shop.breaks()
-        until(lambda: ended(running), "it is resolved", within=90)
-        made = until(lambda: running.get("/proposals", state="open")["items"], "a proposal", within=90)
+        until(lambda: ended(running), "it is resolved")
+        made = until(lambda: running.get("/proposals", state="open")["items"], "a proposal")
         wanted = next(row for row in made if row["kind"] == "breaker")
         assert wanted["effect"]["requests"] > 0
         admin = "http://{}:{}".format(*running.address("admin"))

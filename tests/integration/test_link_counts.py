@@ -21,8 +21,8 @@ from sidecar.link.client import LinkClient
 from sidecar.link.frames import Frame, Hello, Prepare, Tick
 from sidecar.link.server import LinkServer
 from sidecar.measure.counters import Meter
+from tests.support.patience import WAIT_S
 
-PATIENCE_S = 5.0
 POLICY = GuardPolicy(routes={"shop": RoutePolicy("shop")})
 
 
@@ -42,7 +42,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110  the condition is about two event sources
             await asyncio.sleep(0.002)
 

@@ -134,15 +134,15 @@ def test_a_real_prometheus_scrapes_it(running: Sidecar) -> None:
                 stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
             )  # fmt: skip
         try:
-            where = until(lambda: _listening(prometheus.pid, log), "Prometheus listens", within=60)
+            where = until(lambda: _listening(prometheus.pid, log), "Prometheus listens")
             with running.load(30) as load:
                 load.wait(60)
-                up = until(lambda: _query(where, "up == 1"), f"the target is up: {log.read_text()[-2000:]}", within=60)
+                up = until(lambda: _query(where, "up == 1"), f"the target is up: {log.read_text()[-2000:]}")
                 assert up[0]["metric"]["job"] == "sidecar"
                 query = 'sidecar_requests_total{route="default",outcome="success"} > 0'
-                assert until(lambda: _query(where, query), "it has samples", within=60)
+                assert until(lambda: _query(where, query), "it has samples")
                 rate = "sum(rate(http_server_request_duration_seconds_count[10s])) > 0"
-                assert until(lambda: _query(where, rate), "it has rates", within=60)
+                assert until(lambda: _query(where, rate), "it has rates")
         finally:
             prometheus.kill()
             prometheus.wait()

@@ -1,4 +1,4 @@
-"""Supervisor, controller and workers as processes: killed, hung, drained, started wrongly, replaced."""
+"""Supervisor, controller and workers as processes: killed, hung, drained, replaced."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 
 from tests.support.client import Client, CutError
 from tests.support.load import Load, Shot
-from tests.support.sidecar import Shop, Sidecar, gone, kill, settings, sidecar, until
+from tests.support.patience import WAIT_S
+from tests.support.sidecar import Shop, Sidecar, gone, kill, sidecar, until
 from tests.support.upstream import Conn, Upstream
 
+DELAY_S = 5.0
 OVERRIDE = {"action": "throttle=5000/s", "ttl": "10m", "reason": "a test"}
 
 
@@ -79,20 +81,19 @@ def test_the_supervisor_answers_observe_while_no_controller_lives(shared: Sideca
     """
     Between two controllers livez is 200, readyz tells of the workers, metrics are 503; afterwards readyz never blinks.
     """
-    old = shared.controller()
-    kill(old)
-    until(lambda: gone(old), "the controller is gone")
-    seen: dict[str, int] = {}
 
     def stands_in() -> bool:
-        answer = shared.observe("/livez")
-        if "the supervisor lives" not in answer.text:
-            return False
-        seen.update({path: shared.observe(path).status for path in ("/readyz", "/metrics", "/other")})
-        return True
+        return "the supervisor lives" in shared.observe("/livez").text
 
-    until(stands_in, "the supervisor answers")
-    assert seen == {"/readyz": 200, "/metrics": 503, "/other": 404}
+    def seen_between_two() -> dict[str, int] | None:
+        old = shared.controller()
+        kill(old)
+        until(lambda: gone(old), "the controller is gone")
+        until(lambda: stands_in() or shared.serving(), "somebody answers")
+        seen = {path: shared.observe(path).status for path in ("/readyz", "/metrics", "/other")}
+        return seen if stands_in() else None  # else the next controller came too early to be sure who answered
+
+    assert until(seen_between_two, "the supervisor answers") == {"/readyz": 200, "/metrics": 503, "/other": 404}
     ready = []
     until(lambda: ready.append(shared.observe("/readyz").status) or shared.serving(), "a controller serves")
     assert set(ready) == {200}
@@ -160,11 +161,11 @@ def test_sigterm_to_one_worker_replaces_it_without_a_failure(shared: Sidecar) ->
 
 
 def slow(conn: Conn) -> None:
-    """Answer /slow after a while, anything else at once."""
+    """Answer /slow when the test says so, anything else at once."""
     while (request := conn.read()) is not None:
         if " /slow" in request.line:
-            conn.upstream.news.put("asked")
-            time.sleep(1.5)
+            conn.tell("asked")
+            conn.wait_for_order()
         conn.answer(b"whole")
 
 
@@ -172,7 +173,7 @@ def test_sigterm_finishes_what_is_in_flight() -> None:
     """
     After SIGTERM a slow request gets its whole answer, idle connections end, nobody is let in, the exit code is 0.
     """
-    with Upstream(slow) as upstream, sidecar(upstream.url) as running:
+    with Upstream(slow) as upstream, sidecar(upstream.url, upstream={"endpoints": [upstream.url]}) as running:
         answers = []
 
         def ask() -> None:
@@ -190,10 +191,11 @@ def test_sigterm_finishes_what_is_in_flight() -> None:
             until(lambda: any("refused" in row.problem.lower() for row in load.failed), "new connections are refused")
             assert running.observe("/readyz").status == 503
             assert running.observe("/livez").status == 200
-            asking.join(20)
+            upstream.order()
+            asking.join(WAIT_S)
             load.stop()
         assert running.process is not None
-        assert running.process.wait(30) == 0
+        assert running.process.wait(WAIT_S) == 0
         assert [(answer.status, answer.body) for answer in answers] == [(200, b"whole")]
         bad = [row for row in load.failed if not ("refused" in row.problem.lower() or row.status == 503)]
         assert not bad, load.said(bad)
@@ -204,10 +206,11 @@ def test_the_delay_lets_everybody_leave(shop: Shop) -> None:
     During `drain.delay` readiness is false while everything is served, and each answer ends its connection: when the
     listener closes no request is cut off.
     """
-    with sidecar(shop.url, drain={"delay": "2s"}) as running:
+    with sidecar(shop.url, drain={"delay": f"{DELAY_S:g}s"}) as running:
         with Client(running.address()) as kept, running.load(60) as load:
             load.wait(60)
             assert kept.ask("GET", "/api/products/1").fields.get("connection") != "close"
+            told_at = time.monotonic()
             running.signal(signal.SIGTERM)
             until(lambda: running.observe("/readyz").status == 503, "it is not ready")
             assert kept.ask("GET", "/api/products/1").fields["connection"] == "close"
@@ -217,8 +220,13 @@ def test_the_delay_lets_everybody_leave(shop: Shop) -> None:
             until(lambda: any("refused" in row.problem.lower() for row in load.failed), "new connections are refused")
             load.stop()
         assert running.process is not None
-        assert running.process.wait(30) == 0
-        bad = [row for row in load.failed if "refused" not in row.problem.lower()]
+        assert running.process.wait(WAIT_S) == 0
+        # Who knocks in the very moment in which the listener closes waits in its queue, which the kernel resets.
+        bad = [
+            row
+            for row in load.failed
+            if "refused" not in row.problem.lower() and not (row.unheard and row.at > told_at + DELAY_S / 2)
+        ]
         assert not bad, load.said(bad)
 
 
@@ -240,7 +248,7 @@ def test_a_request_that_outlives_the_grace_is_cut() -> None:
         Client(running.address()) as client,
     ):
         client.send(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
-        assert asked.wait(10)
+        assert asked.wait(WAIT_S)
         assert running.leave() == 0
         with pytest.raises(CutError):
             client.read()
@@ -259,11 +267,11 @@ def test_a_second_signal_ends_the_draining() -> None:
 
     with Upstream(never) as upstream, sidecar(upstream.url) as running, Client(running.address()) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
-        assert asked.wait(10)
+        assert asked.wait(WAIT_S)
         running.signal(signal.SIGTERM)
         assert running.process is not None
         until(lambda: running.signal(signal.SIGTERM) or running.said("again: ending now"), "it takes the second one")
-        assert running.process.wait(20) == 1
+        assert running.process.wait(WAIT_S) == 1
 
 
 def test_no_process_outlives_a_killed_supervisor(shop: Shop) -> None:
@@ -276,9 +284,9 @@ def test_no_process_outlives_a_killed_supervisor(shop: Shop) -> None:
         kill(running.workers()[0], signal.SIGSTOP)
         kill(running.controller(), signal.SIGSTOP)
         running.signal(signal.SIGKILL)
-        until(lambda: all(map(gone, children)), "all children are gone", within=10)
+        until(lambda: all(map(gone, children)), "all children are gone")
         assert not running.pids()
-        until(lambda: _free(address), "the port is free", within=5)
+        until(lambda: _free(address), "the port is free")
 
 
 def _free(address: tuple[str, int]) -> bool:
@@ -325,124 +333,16 @@ def test_a_workers_directive_ends_by_itself(shop: Shop) -> None:
                 client.send(order.data)
                 return client.read().status
 
-        override = {"action": "isolate", "ttl": "2s", "reason": "a test"}
-        for _ in range(3):  # on a busy machine the hung controller may be replaced before the end
+        controller = running.controller()
+        for ttl in ("2s", "20s", "80s"):  # on a busy machine the first one may be over before it is looked at
+            override = {"action": "isolate", "ttl": ttl, "reason": "a test"}
             assert running.api("PUT", "/overrides/route:checkout", override).status == 200
-            hung = running.controller()
-            kill(hung, signal.SIGSTOP)
-            assert status() == 503
+            running.signal(signal.SIGSTOP)  # who would replace the hung controller hangs, too
+            kill(controller, signal.SIGSTOP)
+            refused = status() == 503
             until(lambda: status() == 201, "it ends by itself")
-            by_itself = not gone(hung)
-            until(lambda hung=hung: gone(hung), "the hung controller is killed")
-            until(running.serving, "a new one serves")
-            if by_itself:
-                return
-        raise AssertionError("three times the controller was replaced first")
-
-
-def test_a_second_supervisor_is_refused(shop: Shop) -> None:
-    """
-    On a state directory that is in use a start fails with 1 and one clear message, and disturbs nothing.
-    """
-    with sidecar(shop.url) as running:
-        second = running.cli("run", "-c", str(running.file))
-        assert second.returncode == 1
-        assert f"another sidecar runs on the state directory {running.state}" in second.stderr
-        assert "→ stop it, or give this one its own: SIDECAR__STATE=/path" in second.stderr
-        assert len(second.stderr.strip().splitlines()) == 2
-        with Client(running.address()) as client:
-            assert client.ask("GET", "/api/products/1").status == 200
-
-
-@pytest.mark.parametrize("listener", ["listen", "observe", "admin"])
-def test_a_port_in_use_is_refused(listener: str) -> None:
-    """
-    A taken port is named with its setting and the command that shows who has it; nothing was started.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        section: object = {"listen": address} if listener == "admin" else address
-        failed = _start_fails(settings("http://127.0.0.1:9", **{listener: section}))
-    assert failed[0] == 1
-    assert f"{listener}: {address} cannot be listened on: Address already in use" in failed[1]
-    assert "ss -ltnp" in failed[1]
-    variable = "SIDECAR__ADMIN__LISTEN" if listener == "admin" else f"SIDECAR__{listener.upper()}"
-    assert f"{variable}=HOST:PORT" in failed[1]
-
-
-def _start_fails(config: dict[str, object], *args: str) -> tuple[int, str]:
-    """Start a sidecar that cannot start; return its exit code and what it said."""
-    starting = Sidecar(config, args)
-    try:
-        starting.start(wait=False)
-        assert starting.process is not None
-        code = starting.process.wait(30)
-        assert not starting.pids()
-        return code, starting.log()
-    finally:
-        starting.end()
-
-
-@pytest.mark.parametrize("state", ["/proc/sidecar", "/dev/null/sidecar"])
-def test_an_unwritable_state_directory_is_refused(state: str) -> None:
-    """
-    A state directory that cannot be made is named with the remedy; nothing was started.
-    """
-    code, said = _start_fails(settings("http://127.0.0.1:9", state=state))
-    assert code == 1
-    assert f"the state directory {state} cannot be written" in said
-    assert "SIDECAR__STATE=/path" in said
-    assert len(said.strip().splitlines()) == 2
-
-
-def test_a_wrong_file_is_refused_with_every_place() -> None:
-    """
-    A start with an invalid file fails with 2 and says every fault with its file, line and column.
-    """
-    config = settings("http://127.0.0.1:9", mode="enforced", workers=-1)
-    code, said = _start_fails(config)
-    assert code == 2
-    for key in ("mode", "workers"):
-        assert any(f"sidecar.yaml:{number}:" in line for number, line in _lines_with(said, key)), said
-    assert "Traceback" not in said
-
-
-def _lines_with(said: str, key: str) -> Iterator[tuple[int, str]]:
-    text = said.splitlines()
-    for line in text:
-        if key in line and ".yaml:" in line:
-            yield int(line.split(".yaml:")[1].split(":")[0]), line
-
-
-@pytest.mark.parametrize(
-    ("args", "code", "says"),
-    [
-        (("--nope",), 2, "unrecognized arguments: --nope"),
-        (("--workers", "many"), 2, "--workers"),
-        (("--listen", "nowhere"), 2, "--listen"),
-        (("--upstream", "127.0.0.1:9000"), 2, "--upstream"),
-        (("-c", "/nope.yaml"), 2, "/nope.yaml"),
-    ],
-)
-def test_wrong_arguments_are_refused(args: tuple[str, ...], code: int, says: str) -> None:
-    """
-    Wrong command line arguments fail with 2 and name the argument.
-    """
-    found, said = _start_fails(settings("http://127.0.0.1:9"), *args)
-    assert (found, says in said, "Traceback" in said) == (code, True, False), said
-
-
-def test_an_upstream_that_does_not_resolve_is_a_502_with_its_name() -> None:
-    """
-    The sidecar serves in front of an API whose name is not known yet: each request says so, and `check` before a start.
-    """
-    with sidecar("http://nowhere.invalid:9000") as running, Client(running.address()) as client:
-        answer = client.ask("GET", "/")
-        assert (answer.status, answer.problem["reason"]) == (502, "upstream_connect_failed")
-        path = f"/decisions/{answer.problem['decision']}"
-        told = until(lambda: (reply := running.api("GET", path)).status == 200 and reply.body, "it is explained")
-        assert "the name nowhere.invalid has no address" in told["detail"]
-        assert "correct upstream.endpoints" in told["detail"]
-        check = running.cli("check", "-c", str(running.file))
-        assert check.returncode == 1
-        assert "nowhere.invalid:9000" in check.stdout
+            kill(controller, signal.SIGCONT)
+            running.signal(signal.SIGCONT)
+            if refused:
+                break
+        assert refused

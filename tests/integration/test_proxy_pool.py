@@ -15,6 +15,8 @@ from sidecar.proxy.names import Names
 from sidecar.proxy.pool import Backend, Pool
 from sidecar.proxy.upstream import Upstream as Connection
 from sidecar.reasons import Reason
+from tests.support.patience import WAIT_S
+from tests.support.sidecar import until
 from tests.support.upstream import Upstream
 
 
@@ -46,7 +48,7 @@ def endpoint_of(upstream: Upstream) -> Endpoint:
 
 def pool_of(*endpoints: Endpoint, most: int = 256, idle_timeout_s: float = 60.0) -> Pool:
     loop = asyncio.get_running_loop()
-    return Pool(loop, Wheel(loop), UpstreamPolicy(endpoints, 1.0, 1.0, idle_timeout_s, most))
+    return Pool(loop, Wheel(loop), UpstreamPolicy(endpoints, WAIT_S, WAIT_S, idle_timeout_s, most))
 
 
 async def dial(pool: Pool) -> Connection | tuple[Reason, str]:
@@ -54,7 +56,7 @@ async def dial(pool: Pool) -> Connection | tuple[Reason, str]:
     chosen = pool.choose()
     assert chosen is not None
     pool.dial(chosen, waiting)
-    return await asyncio.wait_for(waiting.got, 5)
+    return await asyncio.wait_for(waiting.got, WAIT_S)
 
 
 @pytest.fixture
@@ -86,6 +88,7 @@ async def test_a_connection_that_ended_while_idle_is_not_given_out(upstream: Ups
     connection = await dial(pool)
     assert isinstance(connection, Connection)
     pool.backends[0].give(connection, clock.now())
+    until(lambda: upstream.accepted, "the API has it")
     upstream.end_connections()
     while connection.is_fresh():  # the loop gets no turn here: only the kernel can know
         continue

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -12,23 +10,27 @@ import pytest
 
 from tests.support.client import Client, request
 from tests.support.link import Controller
+from tests.support.patience import WAIT_S
 from tests.support.upstream import Conn, Upstream, echo
 from tests.support.worker import Worker, running_worker
 
 CONFIG = """
-upstream: {{endpoints: ["{url}"], response_timeout: 5s}}
-drain: {{grace: 5s}}
+upstream: {{endpoints: ["{url}"], response_timeout: 5m}}
+drain: {{grace: 5m}}
 service: {{concurrency: {{max: 4}}}}
 routes:
   - name: paced
     match: {{path: /paced/**}}
-    limit: {{rate: 20/s, burst: 1, mode: shape, max_wait: 2s}}
+    limit: {{rate: 20/s, burst: 1, mode: shape, max_wait: 1m}}
+  - name: slow
+    match: {{path: /slowly}}
+    limit: {{rate: 2/s, burst: 1, mode: shape, max_wait: 1m}}
   - name: narrow
     match: {{path: /narrow}}
-    limit: {{rate: 0.5/s, burst: 1, mode: shape, max_wait: 3s, max_queue: 1}}
+    limit: {{rate: 3/h, burst: 1, mode: shape, max_wait: 1h, max_queue: 1}}
   - name: keyed
     match: {{path: /keyed}}
-    limit: {{per_client: {{rate: 10/s, burst: 1, key: "header:x-api-key"}}, mode: shape}}
+    limit: {{per_client: {{rate: 3/h, burst: 1, key: "header:x-api-key"}}, mode: shape, max_wait: 1h}}
   - name: health
     match: {{path: /healthz}}
     priority: probe
@@ -56,13 +58,6 @@ def worker(upstream: Upstream) -> Iterator[Worker]:
             made.wait_for(connections=0, in_flight=0)
 
 
-def timed(client: Client, *asked: str, body: bytes = b"", method: str = "GET") -> tuple[int, float]:
-    """Send one request; return the status and the seconds until its answer."""
-    begun = time.monotonic()
-    status = client.ask(method, asked[0], body, *asked[1:]).status
-    return status, time.monotonic() - begun
-
-
 def settled(client: Client) -> None:
     """Return when the worker has read everything that was sent to it before."""
     client.ask("GET", "/barrier")
@@ -70,30 +65,30 @@ def settled(client: Client) -> None:
 
 def test_what_exceeds_the_limit_waits_and_is_served(worker: Worker) -> None:
     """
-    Six requests at 20/s and burst 1: none is refused, and the last one has its answer after a quarter of a second.
+    Six requests at 20/s and burst 1: none is refused, and the last one has its answer after a quarter of a second at least.
     """
     clients = [Client(worker.address) for _ in range(6)]
     begun = time.monotonic()
     for client in clients:
         client.send(request("GET", "/paced/a"))
     assert [client.read().status for client in clients] == [200] * 6
-    assert 0.24 <= time.monotonic() - begun <= 1.0
+    assert time.monotonic() - begun >= 0.24
     for client in clients:
         client.sock.close()
 
 
 def test_the_wait_is_no_latency_of_the_api(worker: Worker) -> None:
     """
-    What the controller is told of the API's latency and of our own overhead has no wait in it.
+    What the controller is told of the API's latency and of our own overhead has no wait in it: of three half seconds.
     """
     with Controller(worker.runtime) as controller, Client(worker.address) as client:
         for _ in range(4):
-            assert timed(client, "/paced/a")[0] == 200
-        tick = controller.tick_with("paced", 4)
-        latency_s, durations = tick.routes["paced"].latency[0], tick.routes["paced"].durations["GET 200"][0]
-        assert durations >= 0.14
-        assert latency_s <= 0.05
-        assert tick.overhead[0] <= 0.05
+            assert client.ask("GET", "/slowly").status == 200
+        tick = controller.tick_with("slow", 4)
+        latency_s, duration_s = tick.routes["slow"].latency[0], tick.routes["slow"].durations["GET 200"][0]
+        assert duration_s >= 0.7
+        assert latency_s <= duration_s / 2
+        assert tick.overhead[0] <= duration_s / 2
 
 
 def test_a_body_waits_with_its_request(worker: Worker, upstream: Upstream) -> None:
@@ -101,7 +96,7 @@ def test_a_body_waits_with_its_request(worker: Worker, upstream: Upstream) -> No
     A small one and one that is larger than any buffer arrive whole after the wait.
     """
     with Client(worker.address) as client:
-        assert timed(client, "/paced/a")[0] == 200
+        assert client.ask("GET", "/paced/a").status == 200
         for size in (10, 300_000):
             body = bytes(range(256)) * (size // 256 + 1)
             answer = client.ask("POST", "/paced/a", body)
@@ -110,20 +105,18 @@ def test_a_body_waits_with_its_request(worker: Worker, upstream: Upstream) -> No
 
 def test_a_bounded_queue_refuses_and_a_client_that_leaves_frees_its_place(worker: Worker) -> None:
     """
-    One passes, one waits, the third is refused; when the waiting one goes, the next one may wait in its place.
+    One passes, one waits, the third is refused at once; when the waiting one goes, the next one may wait in its place.
     """
     with Client(worker.address) as third:
-        assert timed(third, "/narrow")[0] == 200
-        waiting = Client(worker.address)
-        settled(waiting)
-        waiting.send(request("GET", "/narrow"))
-        settled(third)
-        status, seconds = timed(third, "/narrow")
-        assert (status, seconds < 0.5) == (429, True)
-        waiting.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        waiting.sock.close()
-        settled(third)
-        assert timed(third, "/narrow")[0] == 200
+        assert third.ask("GET", "/narrow").status == 200
+        for _ in range(2):
+            with Client(worker.address) as waiting:
+                waiting.send(request("GET", "/narrow"))
+                worker.wait_for(connections=2)
+                settled(third)
+                assert third.ask("GET", "/narrow").status == 429
+                waiting.reset()
+            worker.wait_for(connections=1)
 
 
 def test_draining_refuses_who_waits(worker: Worker) -> None:
@@ -131,25 +124,27 @@ def test_draining_refuses_who_waits(worker: Worker) -> None:
     A request that has not begun is told to come back on a new connection; the worker then leaves.
     """
     with Client(worker.address) as other, Client(worker.address) as waiting:
-        assert timed(waiting, "/narrow")[0] == 200
+        assert waiting.ask("GET", "/narrow").status == 200
         waiting.send(request("GET", "/narrow"))
         settled(other)
         worker.tell(do="drain")
         answer = waiting.read()
         assert (answer.status, answer.problem["reason"]) == (503, "draining")
         assert answer.fields["connection"] == "close"
-    assert worker.process.wait(10) == 0
+    assert worker.process.wait(WAIT_S) == 0
 
 
 def test_clients_wait_for_their_own_tokens(worker: Worker) -> None:
     """
-    One that exceeds its own limit waits, another one does not.
+    One that exceeds its own limit waits, another one does not: it is served while the first one has no answer.
     """
     with Client(worker.address) as busy, Client(worker.address) as other:
-        assert timed(busy, "/keyed", "x-api-key: busy")[0] == 200
+        assert busy.ask("GET", "/keyed", b"", "x-api-key: busy").status == 200
         busy.send(request("GET", "/keyed", b"", "x-api-key: busy"))
-        assert timed(other, "/keyed", "x-api-key: other")[1] < 0.08
-        assert busy.read().status == 200
+        assert other.ask("GET", "/keyed", b"", "x-api-key: other").status == 200
+        busy.sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            busy.sock.recv(1)
 
 
 def test_an_expensive_request_takes_its_cost(worker: Worker) -> None:
@@ -172,7 +167,7 @@ def test_low_priority_is_refused_first_and_probes_never(worker: Worker, upstream
     def hang(conn: Conn) -> None:
         while (asked := conn.read()) is not None:
             if "/slow" in asked.line or "/batch" in asked.line:
-                gate.wait(10.0)
+                gate.wait(WAIT_S)
             conn.answer(b"ok")
 
     upstream.use(hang)

@@ -126,15 +126,15 @@ def test_an_ejected_endpoint_returns() -> None:
     """
     After its time it is tried again, and serves again when it is well.
     """
-    policy = {"ejection": "{base: 1s, max: 1s}", "slow_start": "0s"}
+    policy = {"ejection": "{base: 5s, max: 5s}", "slow_start": "0s"}
     with Upstream(answering("500 No")) as bad, Upstream() as good:
         with running_worker(config(bad, good, **policy)) as worker, Client(worker.address) as client:
             for _ in range(20):
                 client.ask()
             bad.use(echo)
             seen(bad, good)
-            assert {client.ask().status for _ in range(10)} == {200}
-            assert seen(bad, good) == [0, 10]
+            assert {client.ask().status for _ in range(3)} == {200}
+            assert seen(bad, good) == [0, 3]
             until(lambda: client.ask().status == 200 and bad.seen.qsize() > 0, "it is back")
 
 
@@ -187,10 +187,11 @@ def test_all_attempts_to_connect_are_bounded() -> None:
         first.connect(one.getsockname())
         second.connect(two.getsockname())
         urls = [f'"http://127.0.0.1:{each.getsockname()[1]}"' for each in (one, two)]
-        with running_worker(config(*urls)) as worker, Client(worker.address) as client:
+        text = config(*urls, connect_timeout="4s")
+        with running_worker(text) as worker, Client(worker.address) as client:
             begun = time.monotonic()
             assert client.ask().problem["reason"] == "upstream_connect_timeout"
-            assert 1.0 <= time.monotonic() - begun < 1.5
+            assert 4.0 <= time.monotonic() - begun < 6.0
 
 
 # --- what the controller says ----------------------------------------------------------------------------------------
@@ -198,7 +199,7 @@ def test_all_attempts_to_connect_are_bounded() -> None:
 
 def directive(upstream: Upstream, action: Action) -> Directive:
     scope = Scope.parse(f"endpoint:127.0.0.1:{upstream.port}")
-    return Directive(f"override-{scope}", scope, action, clock.now() + 60.0, share_ratio=0.0)
+    return Directive(f"override-{scope}", scope, action, clock.now() + 3600.0, share_ratio=0.0)
 
 
 def test_an_override_isolates_an_endpoint() -> None:
@@ -212,7 +213,7 @@ def test_an_override_isolates_an_endpoint() -> None:
             controller.send(Directives((directive(one, Action.ISOLATE), directive(two, Action.ISOLATE))))
             answer = until(lambda: found if (found := client.ask()).status == 503 else None, "all are isolated")
             assert answer.problem["reason"] == "overridden"
-            assert int(answer.fields["retry-after"]) >= 59
+            assert int(answer.fields["retry-after"]) >= 3000
             controller.send(Directives(()))
             until(lambda: client.ask().status == 200, "the override ended")
             worker.wait_for(in_flight=0)
@@ -229,7 +230,7 @@ def test_a_worker_boots_with_what_was_known(tmp_path: Path) -> None:
     A worker that is born while no controller lives shuns the endpoint that failed its health checks, and takes news of it.
     """
     with Upstream() as one, Upstream() as two:
-        text, down = config(one, two, slow_start="0s"), {f"127.0.0.1:{one.port}": clock.now() + 60.0}
+        text, down = config(one, two, slow_start="0s"), {f"127.0.0.1:{one.port}": clock.now() + 3600.0}
         (tmp_path / "run").mkdir(mode=0o700)
         write_boot(tmp_path / "run", BootConfig(3, text, "hash", unhealthy=down))
         worker = start_worker(text, tmp_path)
@@ -253,7 +254,7 @@ def test_health_checks_of_a_whole_sidecar() -> None:
         while (request := conn.read()) is not None:
             conn.answer(b"", "503 No" if "/healthz" in request.line else "200 OK")
 
-    checks = {"path": "/healthz", "interval": "100ms", "timeout": "500ms", "unhealthy": 2, "healthy": 2}
+    checks = {"path": "/healthz", "interval": "100ms", "timeout": "1m", "unhealthy": 2, "healthy": 2}
     with Upstream(unwell) as one, Upstream() as two:
         upstream = {"endpoints": [one.url, two.url], "health": checks, "slow_start": "0s"}
         with sidecar(one.url, upstream=upstream) as whole, Client(whole.address()) as client:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from sidecar.guard.bucket import SPARED
 from tests.support.client import Client
 from tests.support.sidecar import Shop, Sidecar, gone, kill, sidecar, until
 
-RATE, BURST = 100.0, 20  # a busy machine still sends more
+RATE, BURST = 20.0, 20  # a busy machine still sends twice as much, and a pause of a second costs nothing
 PATH = "/api/products/7"
 
 
@@ -54,42 +56,60 @@ def one_each(running: Sidecar) -> list[Client]:
     return [found[pid] for pid in sorted(found)]
 
 
-def passed(clients: list[Client], seconds: float, path: str = PATH) -> float:
-    """Send twice the rate for a time, evenly over the connections; return how many a second passed."""
+@dataclass(frozen=True)
+class Passed:
+    """What passed within some time."""
+
+    count: int
+    seconds: float
+
+    @property
+    def enough(self) -> bool:
+        """Tell whether the limit was met to 5 %, but for two requests at the edges of the time."""
+        return self.count >= 0.95 * RATE * self.seconds - 2
+
+
+def sent(clients: list[Client], seconds: float, path: str = PATH) -> Passed:
+    """
+    Send twice the rate for a time, evenly over the connections.
+
+    A pause of the machine that is shorter than the burst lasts costs nothing: what was due meanwhile is sent afterwards.
+    """
     begun = now = time.monotonic()
-    served = sent = 0
+    count = asked = 0
     while (now := time.monotonic()) < begun + seconds:
-        if sent > (now - begun) * 2 * RATE:
+        if asked > (now - begun) * 2 * RATE:
             time.sleep(0.001)
             continue
-        served += clients[sent % len(clients)].ask("GET", path, b"", "x-api-key: k1").status == 200
-        sent += 1
-    assert sent >= 1.2 * RATE * seconds, "the machine is too slow to reach the limit"
-    return served / (now - begun)
+        count += clients[asked % len(clients)].ask("GET", path, b"", "x-api-key: k1").status == 200
+        asked += 1
+    assert asked >= 1.2 * RATE * seconds, "the machine is too slow to reach the limit"
+    return Passed(count, now - begun)
 
 
 def test_a_limit_is_one_wherever_its_traffic_comes(both: Sidecar) -> None:
     """
-    All on one worker, then all on the other, then on both: 2 s after each change the rate is met within 5 %.
+    All on one worker, then all on the other, then on both: 2 s after each change the rate is met within 5 %, and no more
+    passes than that rate and the two bursts (`guard/bucket.py`: each worker has its own, the rate pays for them).
     """
     first, second = one_each(both)
-    begun, total = time.monotonic(), 0.0
+    begun, total = time.monotonic(), 0
     for clients in ([first], [second], [first, second]):
-        total += passed(clients, 2.0) * 2.0
-        steady = passed(clients, 1.2)
-        total += steady * 1.2
-        assert 0.95 * RATE - 2 <= steady <= 1.05 * RATE
-    assert total <= BURST + RATE * (time.monotonic() - begun) + 10
+        total += sent(clients, 2.0).count
+        steady = sent(clients, 3.0)
+        total += steady.count
+        assert steady.enough, steady
+    assert total <= 2 * BURST + (1 - SPARED) * RATE * (time.monotonic() - begun) + 1
 
 
 def test_a_client_on_one_worker_gets_its_whole_limit(both: Sidecar) -> None:
     """
     Its connections sit where they sit: it has a share of its own after a moment.
     """
-    first, second = one_each(both)
-    for client in (first, second):
-        passed([client], 2.0, "/api/search")
-        assert passed([client], 1.2, "/api/search") >= 0.95 * RATE - 2
+    for client in one_each(both):
+        sent([client], 2.0, "/api/search")
+        steady = sent([client], 2.0, "/api/search")
+        assert steady.enough, steady
 
 
 def test_shares_survive_the_controller(both: Sidecar) -> None:
@@ -97,13 +117,15 @@ def test_shares_survive_the_controller(both: Sidecar) -> None:
     Each worker keeps its last share while no controller lives, and its successor goes on from there.
     """
     client, _ = one_each(both)
-    passed([client], 2.0)
+    sent([client], 2.0)
     old = both.controller()
     kill(old)
     until(lambda: gone(old), "the controller is gone")
-    assert passed([client], 1.0) >= 0.9 * RATE
+    alone = sent([client], 1.0)
+    assert alone.enough, alone
     until(both.serving, "a new controller serves")
-    assert passed([client], 2.0) >= 0.9 * RATE
+    after = sent([client], 2.0)
+    assert after.enough, after
     [boot] = both.folder.rglob("worker-boot.json")
     shares = json.loads(boot.read_text())["shares"]
     for name in {name for parts in shares.values() for name in parts}:

@@ -15,6 +15,7 @@ from sidecar.admin.app import create_app
 from sidecar.controller.ports import Control
 from tests.support import documents as d
 from tests.support.control import MemoryControl
+from tests.support.patience import WAIT_S
 
 NOW_HEADER = format_datetime(datetime.fromisoformat(d.NOW), usegmt=True)
 
@@ -43,10 +44,10 @@ def admin_server(control: Control | None = None) -> Iterator[str]:
     started, said = threading.Event(), []
     thread = threading.Thread(target=lambda: asyncio.run(_serve(control or MemoryControl(), started, said)))
     thread.start()
-    assert started.wait(10.0)
+    assert started.wait(WAIT_S)
     port, loop, stop = said
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10.0)
+        thread.join(WAIT_S)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.patience import WAIT_S
 from tests.support.pki import say_end
-
-WAIT_S = 10.0
 
 
 class CutError(Exception):

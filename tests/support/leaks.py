@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from tests.support.client import Client
+from tests.support.patience import WAIT_S
 from tests.support.upstream import Upstream, echo
 from tests.support.worker import Worker
-
-PATIENCE_S = 10.0
 
 
 def warmed(worker: Worker, upstream: Upstream, connect: Callable[[], Client] | None = None) -> tuple[int, int]:
@@ -33,7 +32,7 @@ def leakless(worker: Worker, upstream: Upstream, rest: tuple[int, int]) -> Itera
 
 
 def _at_rest(worker: Worker, upstream: Upstream) -> dict[str, int]:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + WAIT_S
     while True:
         upstream.end_connections()
         said = dict(worker.ask())
@@ -44,11 +43,15 @@ def _at_rest(worker: Worker, upstream: Upstream) -> dict[str, int]:
 
 
 def _least_descriptors(worker: Worker, enough: int = 0) -> int:
-    """Return the fewest of some looks, fewer when *enough* was seen: the worker looks for its controller now and then."""
-    least = worker.descriptors()
-    for _ in range(10):
-        if least <= enough:
+    """
+    Return the fewest of some looks, because the worker looks for its controller now and then.
+
+    With *enough* it looks until no more than that are left: the last ones may be on their way out.
+    """
+    looks, deadline = [worker.descriptors()], time.monotonic() + WAIT_S
+    while min(looks) > enough if enough else len(looks) < 10:
+        if time.monotonic() > deadline:
             break
         time.sleep(0.02)
-        least = min(least, worker.descriptors())
-    return least
+        looks.append(worker.descriptors())
+    return min(looks)

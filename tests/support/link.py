@@ -11,8 +11,8 @@ from typing import Self, TypeVar
 
 from sidecar.link.frames import Decoder, Frame, Tick, encode
 from sidecar.link.runtime import link_path
+from tests.support.patience import WAIT_S
 
-WAIT_S = 10.0
 Kind = TypeVar("Kind")
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-ANSWER_S = 20.0
+from tests.support.patience import WAIT_S
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,12 @@ class Shot:
 
 @dataclass(frozen=True)
 class Result:
-    """How one request ended: a status, or 0 and what went wrong."""
+    """
+    How one request ended: a status, or 0 and what went wrong.
+
+    Attributes:
+        unheard: It was the first one on its connection, and not one byte of an answer came: nobody may have let it in.
+    """
 
     at: float
     shot: Shot
@@ -50,6 +55,7 @@ class Result:
     problem: str = ""
     seconds: float = 0.0
     body: bytes = b""
+    unheard: bool = False
 
     @property
     def served(self) -> bool:
@@ -121,7 +127,7 @@ class Connection:
         self.close()
         if writer is not None:
             with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(ANSWER_S):
+                async with asyncio.timeout(WAIT_S):
                     await writer.wait_closed()
 
 
@@ -167,9 +173,9 @@ class Load:
     def stop(self) -> None:
         """Send no more, and wait for the answers that are under way."""
         self._stop.set()
-        self._thread.join(ANSWER_S + 10)
+        self._thread.join(2 * WAIT_S)
 
-    def wait(self, more: int = 100, timeout_s: float = 60.0, that: Callable[[Result], bool] = lambda _: True) -> None:
+    def wait(self, more: int = 100, timeout_s: float = WAIT_S, that: Callable[[Result], bool] = lambda _: True) -> None:
         """Wait until so many more requests have ended of those *that* holds for."""
         began, deadline = len(self.results), time.monotonic() + timeout_s
         while sum(map(that, self.results[began:])) < more:
@@ -222,12 +228,13 @@ class Load:
         connection = await idle.get()
         at = time.monotonic()
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(WAIT_S):
                 status, body = await self._ask(connection, shot)
             result = Result(at, shot, status, "", time.monotonic() - at, body)
         except (Cut, OSError) as error:  # a timeout is an OSError, too
             connection.close()
-            result = Result(at, shot, 0, f"{type(error).__name__}: {error}", time.monotonic() - at)
+            unheard = isinstance(error, Cut) and error.untouched and connection.used == 1
+            result = Result(at, shot, 0, f"{type(error).__name__}: {error}", time.monotonic() - at, unheard=unheard)
         self.results.append(result)
         idle.put_nowait(connection)
 

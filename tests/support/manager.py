@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from tests.support.patience import WAIT_S
 from tests.support.sidecar import until
 
 ROOT: Final = Path(__file__).parents[2]
@@ -162,7 +163,7 @@ class Manager:
     def run(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command beside its systemd."""
         inside = ["nsenter", "-t", str(self._pid_1()), "-m", "-p", "-u", "-i", "-C", "-r", "-w", *words]
-        return subprocess.run(inside, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(inside, input=stdin, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
     def systemctl(self, *words: str) -> str:
         """Run systemctl, require its success, and return what it printed."""

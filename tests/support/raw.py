@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tests.support.client import CutError
-
-WAIT_S = 10.0
+from tests.support.patience import WAIT_S
 
 
 @dataclass(frozen=True)

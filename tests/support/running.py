@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-START_S = 30.0
-STOP_S = 20.0
+from tests.support.patience import WAIT_S
+
 T = TypeVar("T")
 
 
@@ -45,7 +45,7 @@ class Running:
                 self._news.put(json.loads(line))
         self._news.put({"event": "the log ends"})
 
-    def wait_for(self, *words: str, timeout_s: float = START_S, after: int = 0) -> None:
+    def wait_for(self, *words: str, timeout_s: float = WAIT_S, after: int = 0) -> None:
         """Wait until for each of *words* a log line's event begins with it; the first *after* lines do not count."""
         known = self.lines[after:]
         left = {word for word in words if not any(line["event"].startswith(word) for line in known)}
@@ -106,14 +106,14 @@ def running(folder: Path, upstream: str, more: str = "") -> Iterator[Running]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(STOP_S)
+            process.wait(WAIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             raise
 
 
-def eventually(ask: Callable[[], T | None], timeout_s: float = 5.0) -> T:
+def eventually(ask: Callable[[], T | None], timeout_s: float = WAIT_S) -> T:
     """Return the first answer of *ask* that is not None: for what another process does in its own time."""
     end = time.monotonic() + timeout_s
     while (answer := ask()) is None:

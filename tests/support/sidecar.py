@@ -31,9 +31,9 @@ from urllib.parse import urlencode, urlsplit
 import yaml
 
 from tests.support.load import Load, Shot
+from tests.support.patience import WAIT_S
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 45.0  # the machine is shared; a thing that takes 1 s alone may take many
 SECRETS = {"viewer": "viewer-secret-0001", "operator": "operator-secret-0002", "admin": "admin-secret-0003"}
 _T = TypeVar("_T")
 _LIBC = ctypes.CDLL(None)
@@ -45,7 +45,7 @@ def tied() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def until(ask: Callable[[], _T | None], what: str | Callable[[], str], *, within: float = PATIENCE_S) -> _T:
+def until(ask: Callable[[], _T | None], what: str | Callable[[], str], *, within: float = WAIT_S) -> _T:
     """Ask until there is a true answer and return it; fail at the deadline with *what* was waited for."""
     deadline = time.monotonic() + within
     while True:
@@ -78,7 +78,7 @@ def call(
     *,
     body: bytes | str | Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
-    timeout_s: float = PATIENCE_S,
+    timeout_s: float = WAIT_S,
     tls: ssl.SSLContext | None = None,
 ) -> Reply:
     """Do one HTTP request and return its answer, whatever the status."""
@@ -143,7 +143,7 @@ def settings(upstream: str, /, **sections: Any) -> dict[str, Any]:
             ],
         },
         "workers": 1,
-        "upstream": {"endpoints": [upstream], "response_timeout": "5s"},
+        "upstream": {"endpoints": [upstream], "response_timeout": "30s"},
         "service": {"limit": {"rate": "5000/s", "burst": 10000}},
         "routes": [
             {"name": "checkout", "match": {"path": "/api/checkout", "methods": ["POST"]}},
@@ -151,7 +151,7 @@ def settings(upstream: str, /, **sections: Any) -> dict[str, Any]:
         ],
         "detect": {"warmup": "3s", "clear_after": "2s"},
         "respond": {
-            "lease": "30s", "ramp": {"steps": ["10%", "50%", "100%"], "hold": "1s"}, "rollback": "propose",
+            "lease": "10m", "ramp": {"steps": ["10%", "50%", "100%"], "hold": "1s"}, "rollback": "propose",
         },
     }  # fmt: skip
     return {name: section for name, section in (made | sections).items() if section is not None}
@@ -275,7 +275,7 @@ class Sidecar:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def leave(self, timeout_s: float = PATIENCE_S) -> int:
+    def leave(self, timeout_s: float = WAIT_S) -> int:
         """Send SIGTERM, wait, and return the exit code."""
         self.signal(signal.SIGTERM)
         assert self.process is not None
@@ -315,13 +315,15 @@ class Sidecar:
                     rows.append(row)
         return rows
 
-    def said(self, words: str) -> dict[str, Any] | None:
-        """Return the last log line whose event contains *words*."""
-        return next((row for row in reversed(self.events()) if words in str(row.get("event"))), None)
+    def said(self, words: str, *, after: int = 0) -> dict[str, Any] | None:
+        """Return the last log line whose event contains *words*; the first *after* lines do not count."""
+        return next((row for row in reversed(self.events()[after:]) if words in str(row.get("event"))), None)
 
-    def until_said(self, words: str) -> dict[str, Any]:
-        """Wait for a log line."""
-        return until(lambda: self.said(words), lambda: f"it says {words!r}; it said:\n{self.log()[-8000:]}")
+    def until_said(self, words: str, *, after: int = 0) -> dict[str, Any]:
+        """Wait for a log line, see `said`."""
+        return until(
+            lambda: self.said(words, after=after), lambda: f"it says {words!r}; it said:\n{self.log()[-8000:]}"
+        )
 
     def _addresses(self) -> dict[str, str]:
         found = next((row for row in self.events("supervisor") if row["event"] == "sidecar starts"), None)
@@ -345,7 +347,7 @@ class Sidecar:
         *,
         role: str = "admin",
         headers: Mapping[str, str] | None = None,
-        timeout_s: float = PATIENCE_S,
+        timeout_s: float = WAIT_S,
         **query: str | int | None,
     ) -> Reply:
         """Call the admin API as *role*."""
@@ -375,7 +377,7 @@ class Sidecar:
         """Run the command line as an operator would."""
         return subprocess.run(
             [sys.executable, "-m", "sidecar", *words],
-            capture_output=True, text=True, timeout=60, check=False, cwd=self.folder,
+            capture_output=True, text=True, timeout=WAIT_S, check=False, cwd=self.folder,
             env={**self.environment, "PYTHONPATH": str(ROOT), "SIDECAR_TOKEN": SECRETS["admin"]},
         )  # fmt: skip
 

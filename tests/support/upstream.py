@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from tests.support.patience import WAIT_S
 from tests.support.pki import say_end
-
-WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -237,8 +236,8 @@ class Upstream:
         with contextlib.suppress(OSError):
             while True:
                 sock, _ = self._listening.accept()
-                self.accepted += 1
                 self._open.add(sock)
+                self.accepted += 1
                 threading.Thread(target=self._serve, args=(sock, self.accepted), daemon=True).start()
 
     def _serve(self, sock: socket.socket, number: int) -> None:

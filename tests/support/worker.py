@@ -18,8 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.patience import WAIT_S
+
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 20.0
 
 
 @dataclass
@@ -57,7 +58,7 @@ class Worker:
         """Where to connect."""
         return ("127.0.0.1", self.port)
 
-    def beat(self, timeout_s: float = START_S) -> Mapping[str, Any]:
+    def beat(self, timeout_s: float = WAIT_S) -> Mapping[str, Any]:
         """Wait for the next heartbeat and return what it says."""
         self.heart.settimeout(timeout_s)
         while b"\n" not in self._buffer:
@@ -69,22 +70,28 @@ class Worker:
         self._last = json.loads(line)
         return self._last
 
+    def _forget(self) -> None:
+        """Let go of the lines that wait unread: they tell of an earlier time."""
+        self.heart.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while received := self.heart.recv(65536):
+                self._buffer += received
+        self._buffer = self._buffer.rpartition(b"\n")[2]
+
     def ask(self) -> Mapping[str, Any]:
         """Return what it says of itself now."""
-        self.tell(do="tell")
-        self.beat()  # the answer, or an older line
+        self._forget()
         self.tell(do="tell")
         return self.beat()
 
-    def wait_for(self, timeout_s: float = START_S, **wanted: object) -> Mapping[str, Any]:
-        """Wait until every named fact of its heartbeat has the wanted value; it is asked all the time."""
-        deadline = time.monotonic() + timeout_s
+    def wait_for(self, **wanted: object) -> Mapping[str, Any]:
+        """Wait until every named fact of its heartbeat has the wanted value, now and not earlier; it is asked all the time."""
+        deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
-            said = self.beat()
+            said = self.ask()
             if all(said.get(name) == value for name, value in wanted.items()):
                 return said
             time.sleep(0.01)
-            self.tell(do="tell")
         raise AssertionError(f"never {wanted}, last {self._last}")
 
     def at_rest(self, tasks: int) -> None:

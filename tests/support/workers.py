@@ -13,13 +13,12 @@ from pathlib import Path
 from sidecar.link.client import LinkClient
 from sidecar.link.frames import Ack, Commit, Frame, Hello, Prepare
 from sidecar.link.server import LinkServer
-
-PATIENCE_S = 10.0
+from tests.support.patience import WAIT_S
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the loop turn until *condition* holds; fail after PATIENCE_S."""
-    async with asyncio.timeout(PATIENCE_S):
+    """Let the loop turn until *condition* holds; fail after WAIT_S."""
+    async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110  the condition is about several event sources
             await asyncio.sleep(0.002)
 

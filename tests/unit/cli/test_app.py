@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from sidecar.cli.app import app
+from tests.support.patience import WAIT_S
 
 LATER = ("frobnicate",)
 VERBS = {
@@ -86,7 +87,7 @@ def loaded(*argv: str) -> tuple[int, set[str]]:
     """Return the exit code of `python -m sidecar ARGV` and the top-level packages that it imported."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "sidecar", *argv],
-        capture_output=True, text=True, timeout=30, check=False, cwd=Path(__file__).parents[3],
+        capture_output=True, text=True, timeout=WAIT_S, check=False, cwd=Path(__file__).parents[3],
     )  # fmt: skip
     modules = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
     packages = {m.partition(".")[0] for m in modules} | {".".join(m.split(".")[:2]) for m in modules}
@@ -115,6 +116,6 @@ def test_shell_completion_can_be_installed(shell: str) -> None:
     done = subprocess.run(
         [Path(sys.executable).with_name("sidecar")],
         env={"_SIDECAR_COMPLETE": f"source_{shell}", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=WAIT_S, check=False,
     )  # fmt: skip
     assert (done.returncode, "sidecar" in done.stdout) == (0, True), done.stderr

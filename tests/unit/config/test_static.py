@@ -13,12 +13,13 @@ import pytest
 
 from sidecar.config.load import ConfigErrors, text_hash
 from sidecar.config.static import resolve
+from tests.support.patience import WAIT_S
 
 
 def _run(folder: Path, *argv: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sidecar.config.static", *argv]
     env = {key: value for key, value in os.environ.items() if not key.startswith("SIDECAR__")} | dict(environ or {})
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
 def test_it_prints_one_line_of_json(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from sidecar.link import server as server_module
 from sidecar.link.client import LinkClient
 from sidecar.link.frames import Ack, BreakerReset, Frame, Hello, Prepare, Tick, encode
 from sidecar.link.server import LinkServer
+from tests.support.patience import WAIT_S
 
-PATIENCE_S = 5.0
 RESET = BreakerReset("checkout")
 
 
@@ -32,8 +32,8 @@ def tick(sequence: int = 1, epoch: str = "e1") -> Tick:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the loop turn until *condition* holds; fail after PATIENCE_S."""
-    async with asyncio.timeout(PATIENCE_S):
+    """Let the loop turn until *condition* holds; fail after WAIT_S."""
+    async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110  the condition is about two event sources
             await asyncio.sleep(0.002)
 
@@ -247,7 +247,7 @@ async def test_stranger_is_closed(controller: Controller, path: Path, first: byt
     reader, writer = await raw(path)
     writer.write(first)
 
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_S):
         assert await _read_until_reset(reader) == b""
 
     assert controller.heard == []
@@ -269,7 +269,7 @@ async def test_silent_peer_is_closed_in_time(
     monkeypatch.setattr(server_module, "HELLO_TIMEOUT_S", 0.02)
     reader, writer = await raw(path)
 
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_S):
         assert await _read_until_reset(reader) == b""
 
     writer.close()
@@ -297,7 +297,7 @@ async def test_client_leaves_a_controller_that_sends_no_frames(path: Path, conne
 
     server = await asyncio.start_unix_server(answer, str(path))
     client = connect()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_S):
         assert [encode(hello())] * 2 == [await greetings.get(), await greetings.get()]
     await client.close()
     server.close()
@@ -309,14 +309,14 @@ async def test_other_user_is_refused(controller: Controller, path: Path) -> None
     path.parent.chmod(0o777)
     path.chmod(0o777)  # noqa: ASYNC240
     stranger = (
-        "import os, socket, sys; os.setuid(12345); s = socket.socket(socket.AF_UNIX); s.settimeout(5); "
+        "import os, socket, sys; os.setuid(12345); s = socket.socket(socket.AF_UNIX); s.settimeout(60); "
         "s.connect(sys.argv[1]); s.sendall(bytes.fromhex(sys.argv[2])); print(s.recv(1))"
     )
     process = await asyncio.create_subprocess_exec(
         "python3", "-c", stranger, str(path), encode(hello()).hex(),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    out, error = await asyncio.wait_for(process.communicate(), PATIENCE_S * 2)
+    out, error = await asyncio.wait_for(process.communicate(), WAIT_S)
 
     assert out.strip() == b"b''" or b"Error" in error
     assert controller.heard == []
@@ -368,7 +368,7 @@ async def test_same_epoch_again_replaces_its_link_in_silence(controller: Control
     _, second = await raw(path)
     second.write(encode(hello()))
 
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_S):
         assert await _read_until_reset(reader) == b""
     assert controller.lost == []
     assert controller.server.push(0, RESET)

@@ -14,9 +14,9 @@ import pytest
 
 from sidecar.proxy.secure import HANDSHAKE_BYTES, READ_AT_ONCE, NotTlsError, Secured
 from sidecar.proxy.transport import READ_BUFFER, READ_BYTES, READ_VIEW
+from tests.support.patience import WAIT_S
 from tests.support.pki import Authority
 
-PATIENCE_S = 20.0
 RECORD_BYTES = 16 * 1024
 
 
@@ -84,7 +84,7 @@ async def attach(sock: socket.socket, secured: Secured) -> None:
 
 
 async def until(done: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_S):
         while not done():  # noqa: ASYNC110  each turn of the loop may bring it
             await asyncio.sleep(0)
 
