@@ -191,6 +191,7 @@ class RouteSecond:
         trips: Breaker trips in this second.
         passed_trials: (successes, failures) of requests that an isolation let pass as its sample, by directive id.
         held: Requests that a directive refused, by its id.
+        again: Requests that came again within their back-off, and were refused or failed again.
         drilled, drilled_latency: What a drill made of requests that are `ignored` above: by outcome, and its latency.
     """
 
@@ -215,6 +216,7 @@ class RouteSecond:
     held: Mapping[str, int] = field(default_factory=dict)
     drilled: Mapping[str, int] = field(default_factory=dict)
     drilled_latency: Mapping[int, int] = field(default_factory=dict)
+    again: int = 0
 
     @property
     def judged(self) -> int:

@@ -100,6 +100,7 @@ _OVERRIDE: Final = record(
 
 _TRAFFIC: Final = {
     "requests_per_s": NUMBER, "failure_ratio": maybe(RATIO), "refused_ratio": maybe(RATIO), "in_flight": COUNT,
+    "amplification": NUMBER,
 }  # fmt: skip
 _LATENCY: Final = {"latency_p50_s": maybe(NUMBER), "latency_p99_s": maybe(NUMBER)}
 

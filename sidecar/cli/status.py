@@ -24,6 +24,7 @@ from sidecar.cli.incident import diff_lines, silenced
 from sidecar.cli.session import Session
 
 RECONNECT_S: Final = 1.0
+AMPLIFIED: Final = 1.05  # below it, retries are no news
 
 
 def status(session: Session) -> None:
@@ -170,17 +171,23 @@ def busiest(answer: Mapping[str, Any], _: datetime) -> RenderableType:
     rows = sorted(answer["items"], key=lambda row: (-row["requests_per_s"], row["name"]))
     return render.table(
         "",
-        ("ROUTE", "REQUESTS/S#", "FAIL#", "REFUSED#", "P50#", "P99#", "IN FLIGHT#", "BREAKER"),
+        ("ROUTE", "REQUESTS/S#", "FAIL#", "REFUSED#", "P50#", "P99#", "IN FLIGHT#", "ASKED AGAIN#", "BREAKER"),
         (
             (
                 row["name"], f"{row['requests_per_s']:.3g}", render.share(row["failure_ratio"]),
                 render.share(row["refused_ratio"]), render.seconds(row.get("latency_p50_s")),
-                render.seconds(row.get("latency_p99_s")), row["in_flight"], render.state(row["breaker"]),
+                render.seconds(row.get("latency_p99_s")), row["in_flight"], again(row), render.state(row["breaker"]),
             )
             for row in rows
         ),
         "No routes.",
     )  # fmt: skip
+
+
+def again(row: Mapping[str, Any]) -> str:
+    """Return how many requests come for each first try, as `×1.8`; nothing where nobody retries too soon."""
+    amplified = row.get("amplification") or 1.0
+    return f"×{amplified:.2g}" if amplified >= AMPLIFIED else ""
 
 
 def events(

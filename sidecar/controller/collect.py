@@ -53,7 +53,7 @@ class RouteTotals:
     One route since this controller began, over all workers; gauges are of now.
 
     Attributes:
-        arrivals, outcomes, refused, would_refuse, ended, endings, trips: As in `RouteTick`.
+        arrivals, again, outcomes, refused, would_refuse, ended, endings, trips: As in `RouteTick`.
         durations: `METHOD STATUS` → the whole exchange.
         latency: Upstream latency.
         in_flight, limits, concurrency_limit: Sums over the live workers; None when none has such a limit.
@@ -62,6 +62,7 @@ class RouteTotals:
     """
 
     arrivals: int = 0
+    again: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     would_refuse: Mapping[str, int] = field(default_factory=dict)
@@ -299,6 +300,7 @@ def _second_of(route: str, at: float, counts: Counts, gauges: _Gauges) -> RouteS
         route=route,
         at=at,
         arrivals=int(counting.only(counts, "arrivals")),
+        again=int(counting.only(counts, "again")),
         successes=outcomes.get(Outcome.SUCCESS, 0),
         failures=outcomes.get(Outcome.FAILURE, 0),
         ignored=outcomes.get(Outcome.IGNORED, 0),
@@ -331,6 +333,7 @@ def _durations(counts: Counts) -> dict[str, Timing]:
 def _totals_of(counts: Counts, gauges: _Gauges) -> RouteTotals:
     return RouteTotals(
         arrivals=int(counting.only(counts, "arrivals")),
+        again=int(counting.only(counts, "again")),
         outcomes=counting.by_name(counts, "outcomes"),
         refused=counting.by_name(counts, "refused"),
         would_refuse=counting.by_name(counts, "would_refuse"),

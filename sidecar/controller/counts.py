@@ -31,6 +31,7 @@ def of_route(row: RouteTick) -> Counts:
     """Return the counters of one route's part of a tick."""
     counts: Counts = {
         "arrivals": {ONLY: row.arrivals},
+        "again": {ONLY: row.again},
         "trips": {ONLY: row.trips},
         "durations": {},
         "durations.sum": {},

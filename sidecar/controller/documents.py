@@ -194,11 +194,17 @@ def traffic(rows: Sequence[RouteSecond], window_s: float) -> dict[str, Any]:
         "successes": judged - failures,
         "failures": failures,
         "failure_ratio": failures / judged if judged else None,
+        "amplification": amplification(arrivals, sum(row.again for row in rows)),
         "refused": dict(refused),
         "refused_ratio": sum(refused.values()) / arrivals if arrivals else None,
         "in_flight": sum(row.in_flight for row in rows if row.at == latest),
         **{name: histogram.quantile(latency, q) if latency else None for name, q in QUANTILES},
     }
+
+
+def amplification(arrivals: int, again: int) -> float:
+    """Return how many requests came for each first try; 1 without retries."""
+    return arrivals / max(arrivals - again, 1) if arrivals else 1.0
 
 
 def _decision(found: Decided, unix: float) -> dict[str, Any]:

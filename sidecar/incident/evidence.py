@@ -84,6 +84,7 @@ def second(row: RouteSecond, now: Moment) -> dict[str, Any]:
         "ignored": row.ignored,
         "cancelled": row.cancelled,
         "in_flight": row.in_flight,
+        "again": row.again,
         "trips": row.trips,
         "refused": dict(row.refused),
         "latency": _buckets([row.latency]),

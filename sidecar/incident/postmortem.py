@@ -215,6 +215,12 @@ def _hypotheses(incident: Document, evidence: Document | None) -> list[str]:
     if evidence is None:
         return [*lines, "- The frozen evidence is no longer stored."]
     for route in evidence["routes"]:
+        came, again = (sum(s.get(name, 0) for s in route["series"]) for name in ("arrivals", "again"))
+        if again:
+            lines.append(
+                f"- Clients of {_code(route['route'])} asked again within the back-off: {again:,} of {came:,} requests, "
+                f"{came / max(came - again, 1):.2g} for each first try."
+            )
         worst = [row for row in route["statuses"] if row["failures"]][:3]
         if worst:
             named = ", ".join(f"{_code(row['name'])} {row['failures']:,}" for row in worst)

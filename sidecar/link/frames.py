@@ -54,7 +54,7 @@ class RouteTick:
     One route's cumulative counters in one worker; gauges are of the tick's moment.
 
     Attributes:
-        arrivals, outcomes: `outcomes` by `Outcome` value.
+        arrivals, outcomes: `outcomes` by `Outcome` value. again: Arrivals within a back-off; see `proxy/storm.py`.
         refused, would_refuse: By reason.
         ended: By reason other than refusals (`upstream_reset`, `client_disconnected`, …).
         endings: `OUTCOME REASON` → what `refused` and `ended` hold together, with what it meant.
@@ -73,6 +73,7 @@ class RouteTick:
     """
 
     arrivals: int = 0
+    again: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     would_refuse: Mapping[str, int] = field(default_factory=dict)

@@ -120,11 +120,12 @@ class RouteCounters:
         "_statuses",
         "_trials",
         "_would",
+        "again",
         "arrivals",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.arrivals = 0
+        self.again = self.arrivals = 0
         self._cells: dict[Kind, _Cell] = {}
         self._durations: dict[str, Durations] = {}
         self._latency = Durations()
@@ -213,6 +214,10 @@ class RouteCounters:
             self._would[refusal.reason] = self._would.get(refusal.reason, 0) + 1
             self._changed = True
 
+    def rearrived(self) -> None:
+        """Count a request that came again within its back-off, and was refused or failed again."""
+        self.again += 1
+
     def drilled(self, outcome: Outcome, latency_s: float | None, directive: str | None) -> None:
         """Count what a drill made of a request; `end` counts the same request as ignored."""
         self._drilled[outcome] = self._drilled.get(outcome, 0) + 1
@@ -283,6 +288,7 @@ class RouteCounters:
         self._heavy.age(now)
         return RouteTick(
             arrivals=self.arrivals,
+            again=self.again,
             outcomes=dict(self._outcomes),
             refused=dict(self._refused),
             would_refuse=dict(self._would),

@@ -294,6 +294,8 @@ class Exchange(Account):
         spare = skippable(self._head, self.body, self._seen_bytes, done=self.request_done)
         keep = spare and not row.close and self._head.keep_alive and not self._plane.draining
         live, route, key, head = self._live, self.route, self.key, self._head
+        if row.status == 429 or row.status >= 500:
+            refusal = self._plane.storm.refused(route.counters, route.name, key, head.method, head.path, refusal, now)
         self._decision = refusing.decide(self._plane, live, route, key, head, refusal, now, enforced=True)
         data = refusing.answer(live, route, key, head, refusal, self._decision, now, close=not keep)
         self._out_bytes = len(data) - data.index(b"\r\n\r\n") - 4
@@ -389,7 +391,12 @@ class Exchange(Account):
     def _unwanted(self, status: int, now: float) -> bool:
         """Tell whether an answer of *status* is dropped and the request sent again."""
         unwanted = status in self._live.policy.upstream.retries.on_status
-        return unwanted and not self._interims and self._repeatable() and self._may_retry(now)
+        if unwanted and not self._interims and self._repeatable() and self._may_retry(now):
+            return True
+        if status >= 500:
+            head, route = self._head, self.route
+            self._plane.storm.failed(route.counters, route.name, self.key, head.method, head.path, now)
+        return False
 
     def _repeat(self, now: float) -> None:
         self._let_go()

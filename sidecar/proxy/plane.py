@@ -32,6 +32,7 @@ from sidecar.proxy.retry import RetryBudget
 from sidecar.proxy.room import ANY, Room
 from sidecar.proxy.route import Router
 from sidecar.proxy.shaper import Shaper
+from sidecar.proxy.storm import Storm
 from sidecar.proxy.tap import Samples, Tap
 from sidecar.proxy.tunnel import Tunnels
 from sidecar.proxy.witness import Witness
@@ -224,6 +225,7 @@ class Plane:
         self.outbox = Outbox(loop)
         self.guard = Guard(compiled.guard, now)
         self.meter = Meter()
+        self.storm = Storm()
         self.tap = tap
         self.witness = Witness(tap.send)
         self.draining = False

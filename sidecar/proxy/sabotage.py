@@ -55,6 +55,10 @@ class _Counters:
         """Count an arrival."""
         self._counters.arrive(client, now)
 
+    def rearrived(self) -> None:
+        """Count a re-arrival."""
+        self._counters.rearrived()
+
     def end(
         self, client: str, kind: Kind, duration_s: float,
         latency_s: float | None, slow: bool, directive: str | None,  # noqa: FBT001  RouteCounters.end

@@ -52,6 +52,8 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "Requests between admission and end."),
     Metric("sidecar_refused_total", _C, ("route", "reason"),
         "Requests that a guard refused."),
+    Metric("sidecar_rearrivals_total", _C, ("route",),
+        "Requests of the same client, method and path within the back-off that were refused or failed again."),
     Metric("sidecar_would_refuse_total", _C, ("route", "reason"),
         "Requests that a guard in observe mode would have refused."),
     Metric("sidecar_breaker_state", _G, ("route", "state"),

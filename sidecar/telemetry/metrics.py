@@ -68,6 +68,7 @@ class _Snapshot(Collector):
     def _guards(self, route: str, row: RouteTotals) -> None:
         for reason, count in row.refused.items():
             self._put("sidecar_refused_total", (route, reason), count)
+        self._put("sidecar_rearrivals_total", (route,), row.again)
         for reason, count in row.would_refuse.items():
             self._put("sidecar_would_refuse_total", (route, reason), count)
         for state in BreakerState:

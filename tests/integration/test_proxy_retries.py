@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from tests.support.client import Client
@@ -135,3 +137,38 @@ def test_the_budget_bounds_the_retries_of_an_outage() -> None:
             statuses = [client.ask().status for _ in range(30)]
         assert statuses == [502] * 30
         assert 33 <= upstream.accepted <= 36
+
+
+STORM = """
+upstream: {{endpoints: ["{url}"]}}
+service: {{concurrency: {{max: 1}}}}
+"""
+
+
+def test_a_client_that_does_not_wait_is_told_to_wait_longer() -> None:
+    """
+    Asking again at once for what was refused makes Retry-After longer; another path begins with the usual one.
+    """
+
+    def waits_s(client: Client, path: str) -> int:
+        answer = client.ask("GET", path)
+        assert answer.problem["reason"] == "concurrency_limited"
+        return int(answer.fields["retry-after"])
+
+    go_on = threading.Event()
+
+    def slow(conn: Conn) -> None:
+        while conn.read() is not None:
+            go_on.wait(60)
+            conn.answer(b"ok")
+
+    with Upstream(slow) as upstream, running_worker(STORM.format(url=upstream.url)) as worker:
+        with Client(worker.address) as first, Client(worker.address) as client:
+            first.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            worker.wait_for(in_flight=1)
+            usual = waits_s(client, "/pay")
+            longest = next(wait for _ in range(60) if (wait := waits_s(client, "/pay")) >= 64)
+            assert usual <= 8 < longest
+            assert waits_s(client, "/other") <= 8
+            go_on.set()
+        worker.wait_for(in_flight=0)

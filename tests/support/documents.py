@@ -94,6 +94,7 @@ RECEIVER: dict[str, Any] = {
     "last_time": "2026-03-01T03:12:09Z",
 }
 TRAFFIC: dict[str, Any] = {
+    "amplification": 1.8,
     "requests_per_s": 118.4,
     "failure_ratio": 0.21,
     "refused_ratio": 0.34,
@@ -102,6 +103,7 @@ TRAFFIC: dict[str, Any] = {
     "latency_p99_s": 1.9,
 }
 QUIET_TRAFFIC: dict[str, Any] = {
+    "amplification": 1.0,
     "requests_per_s": 120.0,
     "failure_ratio": 0.001,
     "refused_ratio": 0.0,

@@ -21,6 +21,7 @@ from sidecar.telemetry.reference import METRICS_PAGE, page
 ROOT = Path(__file__).parents[3]
 SHOP = RouteTotals(
     arrivals=9,
+    again=6,
     outcomes={"success": 5, "failure": 2, "ignored": 0, "cancelled": 2},
     refused={"rate_limited": 2},
     would_refuse={"isolated": 1},
@@ -149,6 +150,7 @@ def test_values_of_gauges_and_counters() -> None:
     found = samples()
 
     assert value("sidecar_refused_total", found, route="shop", reason="rate_limited") == 2
+    assert value("sidecar_rearrivals_total", found, route="shop") == 6
     assert value("sidecar_would_refuse_total", found, route="shop", reason="isolated") == 1
     assert value("sidecar_in_flight", found, route="shop") == 3
     assert value("sidecar_limit_remaining", found, route="shop", level="route") == 2.5
