@@ -33,6 +33,7 @@ What can go wrong
   no more than `HANDSHAKE_BYTES` are taken.
 * A peer that speaks no TLS at all: told by its first byte, and said so (`NotTlsError`).
 * A renegotiation within TLS 1.2 would need reading to write: contexts forbid it (`config/certificates.py`).
+* A peer that asks for new keys (TLS 1.3) without end and reads none of them: cut when `MOST_WAITING_BYTES` wait.
 * OpenSSL's shutdown reads, and takes data that waits for an error: it is called when nothing waits, or for the last time.
 * The socket breaks while the peer's last words wait in it: they are read before the loss is told.
 """
@@ -49,6 +50,7 @@ from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW
 
 HANDSHAKE_BYTES: Final = 64 * 1024  # with a client's chain of certificates; OpenSSL would take 100 KiB and more
 READ_AT_ONCE: Final = 32 * 1024
+MOST_WAITING_BYTES: Final = 4 * READ_BYTES  # the protocol above never lets more than one read wait
 RECORD_BYTES: Final = 16 * 1024  # RFC 8446, section 5.1
 _OFFERED: Final = READ_VIEW[:READ_AT_ONCE]
 _HANDSHAKE: Final = 0x16  # the first byte of every TLS connection
@@ -96,7 +98,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         told: Turns an error of TLS after the handshake into what the protocol above is told.
     """
 
-    __slots__ = ("_above", "_closing", "_decrypt", "_eof", "_incoming", "_loop", "_outgoing", "_paused", "_raw", "_saying_end", "_taken", "_tls", "_told", "_waiting")  # fmt: skip
+    __slots__ = ("_above", "_closing", "_decrypt", "_eof", "_incoming", "_loop", "_outgoing", "_paused", "_raw", "_said_end", "_saying_end", "_taken", "_tls", "_told", "_waiting")  # fmt: skip
 
     def __init__(
         self,
@@ -117,7 +119,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         self._waiting: Waiting | None = waiting
         self._told = told
         self._taken = 0
-        self._paused = self._eof = self._saying_end = self._closing = False
+        self._paused = self._eof = self._saying_end = self._said_end = self._closing = False
 
     def __repr__(self) -> str:
         return f"<Secured {'in handshake' if self._above is None else self._tls.version()} below {self._above!r}>"
@@ -227,13 +229,21 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
             self._lose(self._told(error))
             return
         if self._outgoing.pending:
-            self._flush()
+            self._answer()
         if self._saying_end and not self._paused:
             self._say_end()
+
+    def _answer(self) -> None:
+        """Send what OpenSSL says by itself: new keys, when the peer asked for them."""
+        self._flush()
+        if self._raw.get_write_buffer_size() > MOST_WAITING_BYTES:
+            self._lose(ConnectionAbortedError("the peer asks for new keys and reads nothing"))
 
     def _fill(self, buffer: bytearray | memoryview) -> int:
         """Decrypt into *buffer* as many records as fit; return how many bytes, -1 at the peer's end."""
         most, decrypt, incoming = len(buffer), self._decrypt, self._incoming
+        if not most:
+            return 0
         try:
             size = decrypt(most, buffer)
             if not size:
@@ -286,6 +296,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         """Send close_notify, and the socket's end behind it."""
         self._saying_end = False
         if not self._closing:
+            self._said_end = True
             self._send_close_notify()
             self._raw.write_eof()
 
@@ -313,7 +324,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
     # --- the transport that the protocol above sees ------------------------------------------------------------------
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Let *protocol* be the one above; it is given what waits from a call of its own."""
+        """Let *protocol* be the one above from now on."""
         self._above = cast("asyncio.BufferedProtocol", protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -330,7 +341,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send *data*."""
-        if self._closing or not data or self._raw is NOWHERE:
+        if self._closing or self._said_end or not data or self._raw is NOWHERE:
             return
         if len(data) <= RECORD_BYTES:
             self._tls.write(data)
@@ -348,7 +359,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
 
     def write_eof(self) -> None:
         """Say the end, and go on reading."""
-        if not self._closing and not self._saying_end:
+        if not self._closing and not self._said_end:
             self._saying_end = True
             self._loop.call_soon(self._read)  # it may be called from within
 
@@ -356,7 +367,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         """Say the end, and close when everything is sent."""
         if not self._closing:
             self._closing = True
-            if self._above is not None:
+            if self._above is not None and not self._said_end:
                 self._send_close_notify()
             self._raw.close()
 
