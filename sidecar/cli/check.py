@@ -19,6 +19,7 @@ from sidecar.cli.session import Session
 if TYPE_CHECKING:
     from sidecar.config.errors import ConfigError
     from sidecar.config.policies import Address, Compiled, Endpoint
+    from sidecar.config.tls_policies import UpstreamTlsPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ def _findings(file: Path) -> Iterator[Finding]:
         yield from (Finding(f"{file} is valid", False, _place(error), error.hint) for error in invalid.errors)
         return
     yield Finding(f"{file} is valid", True)
-    yield from (_reachable(endpoint) for endpoint in compiled.proxy.upstream.endpoints)
+    yield from _certificates(compiled)
+    yield from (_reachable(endpoint, compiled) for endpoint in compiled.proxy.upstream.endpoints)
     yield from _listeners(compiled)
     yield _writable(Path(compiled.static.state))
 
@@ -82,16 +84,45 @@ def _attempt(name: str, act: Callable[[], object], hint: str) -> Finding:
     return Finding(name, True)
 
 
-def _reachable(endpoint: Endpoint) -> Finding:
+def _certificates(compiled: Compiled) -> Iterator[Finding]:
+    from sidecar.config.certificates import problems, speaks_tls  # noqa: PLC0415
+
+    if compiled.proxy.tls or compiled.admin.tls or speaks_tls(compiled.proxy.upstream):
+        unusable = list(problems(compiled))
+        if not unusable:
+            yield Finding("certificate files can be used", True)
+        for error in unusable:
+            yield Finding(
+                f"{error.at} can be used", False, str(error), "name files in PEM that the sidecar's user may read"
+            )
+
+
+def _shake(probe: socket.socket, endpoint: Endpoint, tls: UpstreamTlsPolicy) -> None:
+    from sidecar.config.certificates import CertificateError, client_context  # noqa: PLC0415
+
+    try:
+        context = client_context(tls)
+    except CertificateError as error:
+        raise OSError(str(error)) from None
+    context.wrap_socket(probe, server_hostname=tls.server_name or endpoint.host).close()
+
+
+def _reachable(endpoint: Endpoint, compiled: Compiled) -> Finding:
     def connect() -> None:
-        if endpoint.path:
+        if endpoint.tls:
+            with socket.create_connection((endpoint.host, endpoint.port), timeout=1.0) as probe:
+                _shake(probe, endpoint, compiled.proxy.upstream.tls)
+        elif endpoint.path:
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(1.0)
                 probe.connect(endpoint.path)
         else:
             socket.create_connection((endpoint.host, endpoint.port), timeout=1.0).close()
 
-    return _attempt(f"upstream {endpoint} accepts connections", connect, "start the API, or correct upstream.endpoints")
+    hint = "start the API, or correct upstream.endpoints"
+    if endpoint.tls:
+        hint += "; name the authority of its certificate in upstream.tls.ca"
+    return _attempt(f"upstream {endpoint} accepts connections", connect, hint)
 
 
 def _listeners(compiled: Compiled) -> Iterator[Finding]:

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sidecar.cli.app import app
+from tests.support.pki import Authority
+from tests.support.upstream import Upstream
 
 
 @pytest.fixture
@@ -50,6 +52,30 @@ def test_taken_port_and_missing_upstream(tmp_path: Path, upstream: socket.socket
         {f"listen {taken} is free", f"upstream 127.0.0.1:{unused_tcp_port} accepts connections"},
     )
     assert all(row["problem"] and row["hint"] for row in bad.values())
+
+
+def test_certificates_and_the_apis_own(tmp_path: Path) -> None:
+    """Files of TLS are looked at, and an https API is verified as the workers do it; each failure has its remedy."""
+    authority = Authority.make(tmp_path)
+    issued = authority.sign("here", "127.0.0.1")
+    with Upstream(tls=authority.serving(issued)) as upstream:
+        file = written(tmp_path, upstream.port)
+        text = file.read_text().replace("http://", "https://").replace("']}", f"'], tls: {{ca: '{authority.ca}'}}}}")
+        file.write_text(f"{text}tls: {{{issued.keys}}}\n")
+        code, rows = check(file)
+        assert (code, rows["certificate files can be used"]["ok"]) == (0, True)
+
+        other = Authority.make(tmp_path, "other")
+        file.write_text(
+            f"{text.replace(str(authority.ca), str(other.ca))}tls: {{certificate: none.crt, key: none.key}}\n"
+        )
+        code, rows = check(file)
+    bad = {name: row for name, row in rows.items() if not row["ok"]}
+    reached = f"upstream 127.0.0.1:{upstream.port} accepts connections"
+    assert (code, set(bad)) == (1, {"tls.certificate can be used", reached})
+    assert "none.crt cannot be read" in bad["tls.certificate can be used"]["problem"]
+    assert "certificate verify failed" in bad[reached]["problem"]
+    assert "upstream.tls.ca" in bad[reached]["hint"]
 
 
 def test_invalid_file(tmp_path: Path) -> None:
