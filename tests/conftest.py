@@ -1,4 +1,4 @@
-"""After each case that shares a worker and an upstream with others, nothing of it is left (guarantee 19)."""
+"""For all tests: a port that nobody has; and after each case that shares a worker, nothing of it is left (guarantee 19)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import ports
 from tests.support.leaks import leakless, warmed
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker
@@ -14,6 +15,13 @@ MODULES = {
     "test_proxy_answers", "test_proxy_exchange", "test_proxy_failures", "test_proxy_memory", "test_proxy_stalls",
     "test_proxy_tls", "test_proxy_tunnel", "test_proxy_tunnel_ends", "test_proxy_worker",
 }  # fmt: skip
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens; it stays so for the test."""
+    with ports.closed_port() as port:
+        yield port
 
 
 @pytest.fixture(autouse=True)

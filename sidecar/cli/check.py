@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -145,9 +146,15 @@ def _bind(address: Address) -> None:
 
 def _writable(state: Path) -> Finding:
     def write() -> None:
-        state.mkdir(parents=True, exist_ok=True)
-        probe = state / ".check"
-        probe.touch()
-        probe.unlink()
+        missing = [folder for folder in (state, *state.parents) if not folder.exists()]
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+            probe = state / ".check"
+            probe.touch()
+            probe.unlink()
+        finally:
+            for folder in missing:  # what was only made to find out does not stay
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     return _attempt(f"state {state} is writable", write, "give the user write access, or set `state:` elsewhere")

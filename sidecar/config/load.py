@@ -111,7 +111,7 @@ def _layered(
     text: str, name: str, environ: Mapping[str, str], flags: Mapping[str, str]
 ) -> tuple[Node, list[ConfigError]]:
     errors: list[ConfigError] = []
-    tree = layers.lay(parse(text, name), layers.from_environment(environ), errors)
+    tree = layers.lay(parse(text, name, errors), layers.from_environment(environ), errors)
     return layers.lay(tree, layers.from_flags(flags), errors), errors
 
 

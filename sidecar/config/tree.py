@@ -112,9 +112,14 @@ def empty(file: str) -> Node:
     return Node("map", Mark(file))
 
 
-def parse(text: str, file: str) -> Node:
+def parse(text: str, file: str, doubles: list[ConfigError] | None = None) -> Node:
     """
     Return the tree of *text*; an empty document is an empty map.
+
+    Args:
+        text: YAML.
+        file: What errors call it.
+        doubles: Takes the keys that stand twice, so that all other faults can be told beside them; the first one counts.
 
     Raises:
         ConfigErrors: when it is no YAML, too large, or anything that the head of this file forbids.
@@ -136,8 +141,10 @@ def parse(text: str, file: str) -> Node:
         builder.errors.append(
             Mark(file, 1, 1).error("", f"this is no YAML: {_quoted(reason)}", "save it as UTF-8 text")
         )
-    if builder.errors:
-        raise ConfigErrors(builder.errors)
+    if builder.errors or (builder.doubles and doubles is None):
+        raise ConfigErrors([*builder.errors, *builder.doubles])
+    if doubles is not None:
+        doubles += builder.doubles
     root = builder.root
     if root is None or (root.kind == "scalar" and root.scalar is None):
         return empty(file)
@@ -181,6 +188,7 @@ class _Builder:
     def __init__(self, file: str) -> None:
         self.root: Node | None = None
         self.errors: list[ConfigError] = []
+        self.doubles: list[ConfigError] = []
         self._file = file
         self._stack: list[_Open] = []
         self._anchors: dict[str, Node | None] = {}  # None while its value is still open
@@ -280,7 +288,8 @@ class _Builder:
     def _place_entry(self, top: _Open, key: str, mark: Mark, node: Node) -> None:
         if key in top.node.entries:
             first = top.node.keys[key].line
-            self._refuse(mark, f"{shown(key)} stands here a second time", f"remove it, or the one on line {first}")
+            hint = f"remove it, or the one on line {first}"
+            self.doubles.append(mark.error(self._path(), f"{shown(key)} stands here a second time", hint))
         else:
             top.node.entries[key] = node
             top.node.keys[key] = mark

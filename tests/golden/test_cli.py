@@ -231,9 +231,9 @@ def test_message_that_does_not_arrive(folder: Path) -> None:
         compare("notify-test-refused", run(url, ["notify", "test", "pager"]))
 
 
-def test_unreachable(folder: Path, unused_tcp_port: int) -> None:
+def test_unreachable(folder: Path, closed_port: int) -> None:
     """No sidecar at the address: exit 3, and how to start one."""
-    url = f"http://127.0.0.1:{unused_tcp_port}"
+    url = f"http://127.0.0.1:{closed_port}"
     compare("unreachable", run(url, ["status"]).replace(url, "http://127.0.0.1:9901"))
 
 

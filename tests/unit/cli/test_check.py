@@ -37,20 +37,18 @@ def written(folder: Path, upstream_port: int, *, listen: str = "127.0.0.1:0", st
 
 
 def test_all_is_well(tmp_path: Path, upstream: socket.socket) -> None:
-    """A file that would start passes every check."""
-    code, rows = check(written(tmp_path, upstream.getsockname()[1]))
+    """A file that would start passes every check, and looking leaves nothing behind: no state directory either."""
+    code, rows = check(written(tmp_path, upstream.getsockname()[1], state=str(tmp_path / "a/b/var")))
     assert (code, [row["ok"] for row in rows.values()]) == (0, [True] * 6)
+    assert [path.name for path in tmp_path.iterdir()] == ["sidecar.yaml"]
 
 
-def test_taken_port_and_missing_upstream(tmp_path: Path, upstream: socket.socket, unused_tcp_port: int) -> None:
+def test_taken_port_and_missing_upstream(tmp_path: Path, upstream: socket.socket, closed_port: int) -> None:
     """A port in use and an upstream that does not answer are found together, each with its remedy."""
     taken = f"127.0.0.1:{upstream.getsockname()[1]}"
-    code, rows = check(written(tmp_path, unused_tcp_port, listen=taken))
+    code, rows = check(written(tmp_path, closed_port, listen=taken))
     bad = {name: row for name, row in rows.items() if not row["ok"]}
-    assert (code, set(bad)) == (
-        1,
-        {f"listen {taken} is free", f"upstream 127.0.0.1:{unused_tcp_port} accepts connections"},
-    )
+    assert (code, set(bad)) == (1, {f"listen {taken} is free", f"upstream 127.0.0.1:{closed_port} accepts connections"})
     assert all(row["problem"] and row["hint"] for row in bad.values())
 
 

@@ -42,7 +42,7 @@ def test_completes(
     assert [word for word, _ in ask(typed)] == expected
 
 
-def test_silent_without_a_sidecar(monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int) -> None:
+def test_silent_without_a_sidecar(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
     """With nobody at the address there is nothing to complete, and no error."""
-    monkeypatch.setenv("SIDECAR_ADMIN", f"http://127.0.0.1:{unused_tcp_port}")
+    monkeypatch.setenv("SIDECAR_ADMIN", f"http://127.0.0.1:{closed_port}")
     assert list(complete.incidents("")) == []

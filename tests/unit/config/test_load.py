@@ -149,6 +149,20 @@ def test_all_faults_come_at_once_each_at_its_place() -> None:
     assert (folder / "wrong.txt").read_text(encoding="utf-8") == found + "\n"
 
 
+def test_a_key_that_stands_twice_hides_no_other_fault() -> None:
+    """
+    Of two equal keys the first one is looked at, so that its faults and all others are told beside the second one.
+    """
+    text = "mode: enforced\nroutes:\n  - {name: a, match: {path: /a}, name: b}\nmode: observe\nnonsense: 1\n"
+    assert [error.partition(" (")[0] for error in _errors(text)] == [
+        "f.yaml:1:1: upstream.endpoints: no upstream is given",
+        "f.yaml:1:7: mode: 'enforced' is not one of observe, enforce",
+        "f.yaml:3:34: routes.0.name: 'name' stands here a second time",
+        "f.yaml:4:1: mode: 'mode' stands here a second time",
+        "f.yaml:5:1: nonsense: is not a key here",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [

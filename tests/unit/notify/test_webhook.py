@@ -106,9 +106,9 @@ async def test_redirects_are_not_followed(hook: tuple[Hook, str]) -> None:
     assert [request.path for request, _ in made.got] == ["/alerts"]
 
 
-async def test_nobody_listens(unused_tcp_port: int) -> None:
+async def test_nobody_listens(closed_port: int) -> None:
     """A refused connection is told, and worth a repetition."""
-    receiver = WebhookReceiver(ReceiverPolicy("hook", "webhook", f"http://127.0.0.1:{unused_tcp_port}/"))
+    receiver = WebhookReceiver(ReceiverPolicy("hook", "webhook", f"http://127.0.0.1:{closed_port}/"))
     outcome = await receiver.send(MESSAGE)
     assert isinstance(outcome, Failed)
     assert (outcome.final, "connection failed" in outcome.problem) == (False, True)
