@@ -71,7 +71,8 @@ _ISOLATION: Final = record(
         "id": TEXT, "scope": TEXT, "action": TEXT, "share": maybe(RATIO),
         "state": words("provisional", "confirmed", "recovering", "released", "expired", "superseded"),
         "owner": TEXT, "reason": TEXT, "start_time": TIME, "end_time": maybe(TIME), "durable": FLAG,
-    }
+    },
+    {"refused": COUNT, "would_have_succeeded_ratio": maybe(RATIO), "ended_by": maybe(TEXT), "ended_why": maybe(TEXT)},
 )  # fmt: skip
 
 _INCIDENT: Final = record(

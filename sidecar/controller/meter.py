@@ -142,6 +142,19 @@ class Meter:
             return tally.requests_of(rows, isolation.scope)[2]
         return sum(histogram.count_above(row.latency, limit) for row in rows)
 
+    def _charge(self, key: str, held: int, good_ratio: float | None) -> None:
+        """Note what one isolation cost this second, beside its incident's sum."""
+        isolation = self._book.isolations.get(key)
+        if isolation is None:
+            return
+        judged = 0 if good_ratio is None else held
+        self._book.isolations[key] = replace(
+            isolation,
+            refused=isolation.refused + held,
+            judged=isolation.judged + judged,
+            spared=isolation.spared + judged * (good_ratio or 0.0),
+        )
+
     def _count(self, incident: Incident, rows: Mapping[str, RouteSecond], now: Moment) -> None:
         touched = [rows[name] for name in self._history.routes_of(incident.scope) if name in rows]
         failed = tally.requests_of(touched, incident.scope)[1]
@@ -152,6 +165,8 @@ class Meter:
             trials = self._trials.get(key)
             good = sum(r[1] for r in trials.recent) if trials else 0
             total = good + sum(r[2] for r in trials.recent) if trials else 0
+            if held:
+                self._charge(key, held, good / total if total else None)
             if held and total:
                 judged, spared = judged + held, spared + held * good / total
         if failed or refused:

@@ -73,6 +73,8 @@ class Isolation:
         holding: The ladder said `hold`: renewed even without traffic.
         slow_over_s: Its trials also fail when they take longer; None when only failures count.
         normal_ratio, broken_ratio: Failed (or slow) trials before the onset, and when it was isolated.
+        refused, judged, spared: Requests that it refused; of them those that trials of the same seconds speak for, and how
+            many of these would have succeeded.
         ended: When; None while live.
         ended_by, ended_why: Who ended it and why.
     """
@@ -96,6 +98,9 @@ class Isolation:
     slow_over_s: float | None = None
     normal_ratio: float = 0.001
     broken_ratio: float = 1.0
+    refused: int = 0
+    judged: int = 0
+    spared: float = 0.0
     ended: Moment | None = None
     ended_by: str = ""
     ended_why: str = ""
@@ -186,6 +191,8 @@ def document(isolation: Isolation, *, durable: bool) -> dict[str, Any]:
         "start_time": rfc3339(isolation.started.unix),
         "end_time": rfc3339((ended or isolation.end).unix),
         "durable": durable,
+        "refused": isolation.refused,
+        "would_have_succeeded_ratio": isolation.spared / isolation.judged if isolation.judged else None,
         "ended_by": isolation.ended_by or None,
         "ended_why": isolation.ended_why or None,
     }
@@ -218,6 +225,7 @@ def to_store(isolation: Isolation, boot: str, trials: Mapping[str, Any] | None =
         "slow_over_s": isolation.slow_over_s,
         "normal": isolation.normal_ratio,
         "broken": isolation.broken_ratio,
+        "cost": [isolation.refused, isolation.judged, isolation.spared],
         "ended_unix": isolation.ended.unix if isolation.ended else None,
     }
     return {**document(isolation, durable=True), "kept": kept}
@@ -238,6 +246,7 @@ def from_store(row: Mapping[str, Any], boot: str, now: Moment) -> Isolation:
     """
     kept, shift = row["kept"], shift_s(row, boot, now)
     over = kept["ended_unix"]
+    refused, judged, spared = kept.get("cost", (0, 0, 0.0))
     return Isolation(
         id=row["id"],
         incident=row["incident"],
@@ -258,6 +267,9 @@ def from_store(row: Mapping[str, Any], boot: str, now: Moment) -> Isolation:
         slow_over_s=kept["slow_over_s"],
         normal_ratio=kept["normal"],
         broken_ratio=kept["broken"],
+        refused=refused,
+        judged=judged,
+        spared=spared,
         ended=None if over is None else Moment(now.at - (now.unix - over), over),
         ended_by=row["ended_by"] or "",
         ended_why=row["ended_why"] or "",

@@ -21,6 +21,7 @@ from sidecar.incident.words import clock, duration, many, measured, percent, rfc
 Document = Mapping[str, Any]
 
 _QUIET: Final = frozenset({"incident.notified", "isolation.renewed"})  # counted, not listed
+_LIVE: Final = frozenset({"provisional", "confirmed", "recovering"})
 _ESCAPED: Final = "\\`*_{}[]<>|#"
 
 
@@ -118,18 +119,30 @@ def _done(incident: Document) -> str:
 
 def _impact(incident: Document) -> list[str]:
     cost, collateral = incident["impact"], incident["collateral"]["would_have_succeeded_ratio"]
-    would = "unknown (no trial traffic)" if collateral is None else f"{percent(collateral)} by the trial traffic"
-    return [
+    lines = [
         "## Impact",
         "",
         "| what | how much |",
         "|---|---|",
         f"| requests failed by the upstream | {cost['failed']:,} |",
         f"| requests refused by isolations | {cost['refused']:,} |",
-        f"| of the refused, would have succeeded | {would} |",
+        f"| of the refused, would have succeeded | {_collateral(collateral)} |",
         f"| seconds with a failed or refused request | {cost['seconds']:,} |",
         f"| scope | {_code(incident['scope'])} |",
     ]
+    if incident["isolations"]:
+        lines += ["", "| isolated | for | refused | of these, would have succeeded | ended |", "|---|---|---|---|---|"]
+    for row in incident["isolations"]:
+        live = row["state"] in _LIVE
+        lasted = "until now" if live else duration(unix_of(row["end_time"]) - unix_of(row["start_time"]))
+        ended = "no" if live else f"{row['state']}: {_text(row['ended_why'])}"
+        would = _collateral(row["would_have_succeeded_ratio"])
+        lines.append(f"| {_code(row['scope'])} | {lasted} | {row['refused']:,} | {would} | {ended} |")
+    return lines
+
+
+def _collateral(ratio: float | None) -> str:
+    return "unknown (no trial traffic)" if ratio is None else f"{percent(ratio)} by the trial traffic"
 
 
 def _times(incident: Document) -> list[str]:

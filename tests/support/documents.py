@@ -32,6 +32,10 @@ ISOLATION: dict[str, Any] = {
     "end_time": "2026-03-01T03:27:08Z",
     "durable": True,
     "incident": 12,
+    "refused": 870,
+    "would_have_succeeded_ratio": 0.26,
+    "ended_by": None,
+    "ended_why": None,
 }
 INCIDENT: dict[str, Any] = {
     "id": 12,

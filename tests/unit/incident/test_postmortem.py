@@ -155,3 +155,18 @@ def test_actions_are_what_it_taught() -> None:
     assert "92 % of the change is one path: `/api/pay` (38 of 40 failed at detection)." in draft
     assert "- [x] Look (lea, 2026-01-05T12:00:00Z)" in draft
     assert "No proposal came of it." in postmortem(incident, events, evidence)
+
+
+def test_each_isolation_has_its_own_cost() -> None:
+    """
+    Requests, seconds and collateral stand by scope; together the isolations refused what the incident says.
+    """
+    incident, events, evidence = record(ended())
+    (row,) = incident["isolations"]
+
+    draft = postmortem(incident, events, evidence)
+
+    assert row["refused"] == incident["impact"]["refused"] > 0
+    assert row["would_have_succeeded_ratio"] == incident["collateral"]["would_have_succeeded_ratio"]
+    assert f"| `route:checkout` | 53s | {row['refused']:,} |" in draft
+    assert "| released: recovered on evidence |" in draft
