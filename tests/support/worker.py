@@ -95,12 +95,17 @@ class Worker:
         raise AssertionError(f"never {wanted}, last {self._last}")
 
     def at_rest(self, tasks: int) -> None:
-        """Wait until no connection, no request and not more than *tasks* tasks are there; one that has ended is at rest."""
+        """
+        Wait until no connection, no request and no more than *tasks* are there, but for two of a link that stands.
+
+        A worker that has ended is at rest.
+        """
         with contextlib.suppress(EOFError, ConnectionError):
-            said = self.wait_for(connections=0, in_flight=0)
-            while said["tasks"] > tasks:
-                self.tell(do="tell")
-                said = self.beat()
+            said, deadline = self.wait_for(connections=0, in_flight=0), time.monotonic() + WAIT_S
+            while said["tasks"] > tasks + 2:
+                assert time.monotonic() < deadline, f"tasks are left: {said}, {tasks} at the beginning"
+                time.sleep(0.01)
+                said = self.ask()
 
     def tell(self, **order: object) -> None:
         """Send one order, as the supervisor does."""
