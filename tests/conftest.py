@@ -12,7 +12,7 @@ from tests.support.upstream import Upstream
 from tests.support.worker import Worker
 
 MODULES = {
-    "test_proxy_answers", "test_proxy_exchange", "test_proxy_failures", "test_proxy_memory", "test_proxy_stalls",
+    "test_proxy_answers", "test_proxy_conversations", "test_proxy_exchange", "test_proxy_failures", "test_proxy_memory", "test_proxy_stalls",
     "test_proxy_tls", "test_proxy_tunnel", "test_proxy_tunnel_ends", "test_proxy_worker",
 }  # fmt: skip
 
