@@ -35,6 +35,16 @@ MARK_TUNING: Final = "engine.tuning"
 MARK_SCORECARDS: Final = "engine.scorecards"
 PREFIX: Final = "detect."
 SERVICE_WORD: Final = "service"
+_CONFIGURED: Final = {  # controls whose mode is a setting, and which
+    "limit.service": "service.limit.mode",
+    "limit.route": "routes.ROUTE.limit.mode",
+    "limit.per_client": "routes.ROUTE.limit.mode",
+    "concurrency.service": "service.concurrency.mode",
+    "concurrency": "routes.ROUTE.concurrency.mode",
+    "breaker": "routes.ROUTE.breaker.mode",
+    "respond.isolation": "respond.mode",
+    "respond.rollback": "respond.rollback",
+}
 
 
 def key_of(signal: Signal) -> Key:
@@ -182,14 +192,11 @@ class Tutor:
     def _keys(self, control: str, routes: Collection[str]) -> list[Key] | Rejected:
         name, _, route = control.partition(":")
         hint = "`sidecar control list` shows the controls; name one as detect.errors:ROUTE"
-        if not name.startswith(PREFIX):
-            section = "routes.ROUTE." + name.removesuffix(".route").removesuffix(".per_client")
-            return Rejected(
-                RejectedKind.CONFLICT, f"the mode of {name} comes from the config", f"set {section}.mode and apply it"
-            )
-        try:
-            detector = Detector(name.removeprefix(PREFIX))
-        except ValueError:
+        if (setting := _CONFIGURED.get(name)) is not None:
+            problem = f"the mode of {name} comes from the config"
+            return Rejected(RejectedKind.CONFLICT, problem, f"set {setting} and apply it")
+        detector = next((each for each in Detector if name == f"{PREFIX}{each}"), None)
+        if detector is None:
             return Rejected(RejectedKind.NOT_FOUND, f"there is no control '{name}'", hint)
         if route and route != SERVICE_WORD and route not in routes:
             return Rejected(

@@ -145,7 +145,11 @@ def test_what_is_no_detector_is_a_conflict_or_unknown() -> None:
     """
     world = warm()
     for name, kind, words in (
-        ("breaker:checkout", RejectedKind.CONFLICT, "breaker.mode"),
+        ("breaker:checkout", RejectedKind.CONFLICT, "routes.ROUTE.breaker.mode"),
+        ("limit.service", RejectedKind.CONFLICT, "set service.limit.mode"),
+        ("respond.rollback", RejectedKind.CONFLICT, "set respond.rollback and apply"),
+        ("nonsense", RejectedKind.NOT_FOUND, "control list"),
+        ("errors", RejectedKind.NOT_FOUND, "detect.errors:ROUTE"),
         ("detect.errors:nowhere", RejectedKind.NOT_FOUND, "checkout"),
         ("detect.nonsense", RejectedKind.NOT_FOUND, "control list"),
     ):
@@ -153,6 +157,18 @@ def test_what_is_no_detector_is_a_conflict_or_unknown() -> None:
         assert isinstance(answer, Rejected)
         assert answer.kind is kind
         assert words in answer.hint
+
+
+def test_every_control_that_is_no_detector_has_its_setting() -> None:
+    """
+    Whatever the inventory names is a detector, or says which setting decides its mode.
+    """
+    world = warm()
+    names = {row["name"] for row in world.engine.controls(world.now)}
+    for name in names:
+        answer = teach(world, Promote(name, "ops"))
+        assert isinstance(answer, Done) == name.startswith("detect."), name
+        assert not isinstance(answer, Rejected) or answer.kind is RejectedKind.CONFLICT, name
 
 
 def test_what_was_learnt_survives_a_restart() -> None:
