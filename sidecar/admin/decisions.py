@@ -12,4 +12,5 @@ async def one(asked: Asked) -> web.Response:
     """Answer `GET /decisions/{id}`."""
     decision = asked.get(DECISION)
     row = asked.control.decision(decision)
-    return document_response(found(row, f"decision '{decision}'", "only the most recent refusals are kept"))
+    hint = "take the `decision` of a refused answer; only the most recent refusals are kept"
+    return document_response(found(row, f"decision '{decision}'", hint))

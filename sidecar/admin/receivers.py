@@ -12,4 +12,6 @@ async def test(asked: Asked) -> web.Response:
     """Answer `POST /notify/{name}/test`."""
     name = asked.get(RECEIVER)
     outcome = await asked.control.notify_test(name)
-    return document_response(found(outcome, f"receiver '{name}'", "`sidecar status` lists the receivers"))
+    receivers = ", ".join(str(row["name"]) for row in asked.control.status()["receivers"])
+    hint = f"the receivers are {receivers}" if receivers else "`notify` of the config names none"
+    return document_response(found(outcome, f"receiver '{name}'", hint))

@@ -140,7 +140,7 @@ CALLS: Final[tuple[Call, ...]] = (
          errors=(503,)),
 
     Call("GET", "/tap", _VIEWER, tap.serve, "Requests as they end, filtered and redacted.", "",
-         (p.TAP_ROUTE, p.TAP_STATUS, p.TAP_CLIENT, p.TAP_SLOWER, p.TAP_REFUSED), media=EVENTS, errors=(503,)),
+         (p.TAP_ROUTE, p.TAP_STATUS, p.TAP_CLIENT, p.TAP_SLOWER, p.TAP_REFUSED), media=EVENTS, errors=(404, 503)),
 
     Call("POST", "/breakers/{name}/reset", _OPERATOR, breakers.reset, "Close a route's breaker by hand.", "Breaker",
          (p.ROUTE,), Empty, errors=(404, 409)),

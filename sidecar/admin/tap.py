@@ -9,6 +9,7 @@ from aiohttp import web
 
 from sidecar.admin import stream
 from sidecar.admin.calls import Asked
+from sidecar.admin.errors import Problem
 from sidecar.admin.parameters import TAP_CLIENT, TAP_REFUSED, TAP_ROUTE, TAP_SLOWER, TAP_STATUS
 from sidecar.controller.ports import Document
 from sidecar.link.frames import Tap
@@ -18,11 +19,15 @@ _ALL: Final = (0, 999)
 
 async def serve(asked: Asked) -> web.StreamResponse:
     """Answer `GET /tap`."""
+    route = asked.get(TAP_ROUTE)
+    routes = [str(row["name"]) for row in asked.control.routes()]
+    if route and route not in routes:
+        raise Problem(404, f"there is no route '{route}'", f"the routes are {', '.join(routes)}")
     least, most = asked.get(TAP_STATUS) or _ALL
     wanted = Tap(
         "",
         0.0,
-        route=asked.get(TAP_ROUTE),
+        route=route,
         client=asked.get(TAP_CLIENT),
         least_status=least,
         most_status=most,

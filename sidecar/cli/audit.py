@@ -35,7 +35,7 @@ def list_(
             (
                 (
                     i.get("sequence"), render.moment(i.get("time"), now), i.get("author"), i.get("kind"),
-                    i.get("incident"), _detail(i.get("body") or {}),
+                    i.get("incident"), _detail({"scope": i.get("scope"), **(i.get("body") or {})}),
                 )
                 for i in answer["items"]
             ),

@@ -221,6 +221,14 @@ class Client:
             "start one with `sidecar run -c config/sidecar.yaml`, or name it with --admin URL",
         )
 
+    def _no_admin_api(self, status: int, kind: str) -> Failure:
+        # An admin API says no with a problem only; another port of the sidecar, or another server, answers otherwise.
+        return Failure(
+            Exit.UNREACHABLE,
+            f"what answers at {self._admin} is no admin API: {status} with {kind}",
+            f"name the `admin` listener of the sidecar, such as --admin {DEFAULT_ADMIN}",
+        )
+
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         if self._admin.startswith("unix:"):
             return _UnixConnection(self._admin.removeprefix("unix:"), timeout_s)
@@ -246,7 +254,9 @@ class Client:
                 raise self._unreachable(error) from error
         if response.status < http.HTTPStatus.BAD_REQUEST:
             return Answer(body, _time_of(response.headers.get("Date")), response.headers.get("ETag", ""))
-        raise _failure(response.status, body if isinstance(body, dict) else {"title": response.reason})
+        if kind != "application/problem+json" or not isinstance(body, dict):
+            raise self._no_admin_api(response.status, kind)
+        raise _failure(response.status, body)
 
 
 def _time_of(date: str | None) -> datetime:

@@ -77,8 +77,8 @@ def warm_up(world: World) -> Iterator[Check]:
     pause(3)
     tally = world.traffic.tally(since)
     yield Check("all requests pass", f"{percent(tally.good_ratio)} of {tally}", tally.good_ratio > 0.99)
-    quiet = not world.get("/status")["incidents"]
-    yield Check("no incident", "none" if quiet else "one was raised", quiet)
+    raised = [incident["title"] for incident in world.get("/status")["incidents"]]
+    yield Check("no incident", "; ".join(raised) or "none", not raised)
 
 
 def bad_config(world: World) -> Iterator[Check]:

@@ -32,6 +32,7 @@ CASES = {
     "events-json": ["events", "--since", "39", "--limit", "2", "-o", "json"],
     "tap": ["tap", "--route", "checkout", "--limit", "1"],
     "tap-json": ["tap", "--status", "5xx", "--slower", "200ms", "--limit", "1", "-o", "json"],
+    "tap-unknown-route": ["tap", "--route", "nowhere"],
     "tap-bad-status": ["tap", "--status", "bad"],
     "control-list": ["control", "list"],
     "breaker-reset": ["breaker", "reset", "checkout"],

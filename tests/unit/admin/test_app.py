@@ -255,6 +255,7 @@ UNKNOWN = [
     ("POST", "/notify/none/test", 404),
     ("GET", "/nothing", 404),
     ("GET", "/tap?status=6xx", 400),
+    ("GET", "/tap?route=none", 404),
     ("DELETE", "/status", 405),
     ("GET", "/config/rollback", 405),
     ("GET", "/incidents/12/confirm", 405),

@@ -145,6 +145,16 @@ def test_exit_codes_of_statuses(status: int, code: int) -> None:
     assert (failed.value.code, bool(failed.value.hint)) == (code, True)
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "text/html", "application/json"])
+def test_another_server_is_told_from_an_admin_api(kind: str) -> None:
+    """A refusal that is no problem document comes from another port or server: it says so and is 3, whatever its body."""
+    head = f"HTTP/1.1 404 Not Found\r\nContent-Type: {kind}\r\nContent-Length: 2\r\n\r\n{{}}"
+    with Peer(head.encode()) as peer, pytest.raises(Failure, match=f"is no admin API: 404 with {kind}") as failed:
+        Client(peer.url, "t").get("/status")
+    assert failed.value.code is Exit.UNREACHABLE
+    assert "--admin http://127.0.0.1:9901" in failed.value.hint
+
+
 @pytest.mark.parametrize("url", ["localhost", "ftp://h", "http://", "http://h:99999", "http://h:port", "http://[::1"])
 def test_bad_address(url: str) -> None:
     """An address that is none is a usage error."""
