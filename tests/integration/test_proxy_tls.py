@@ -20,7 +20,7 @@ from tests.support.worker import Worker, running_worker
 
 CONFIG = """
 tls: {{{tls}}}
-upstream: {{endpoints: ["{url}"], tls: {{ca: '{ca}'}}, response_timeout: 1h}}
+upstream: {{endpoints: ["{url}"], tls: {{ca: '{ca}'}}, connect_timeout: 10s, response_timeout: 1h}}
 downstream: {{head_timeout: {head}, body_timeout: 1h, idle_timeout: 1h}}
 """
 MIB = 1024 * 1024
@@ -454,7 +454,9 @@ def test_an_api_that_cannot_be_trusted_is_a_502(
         if problem == "plain":
             upstream.use(lambda conn: conn.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
         url = f"https://127.0.0.1:{upstream.port}"
-        config = f"explain: full\nupstream: {{endpoints: ['{url}'], tls: {{ca: '{authority.ca}'}}}}\n"
+        config = (
+            f"explain: full\nupstream: {{endpoints: ['{url}'], tls: {{ca: '{authority.ca}'}}, connect_timeout: 10s}}\n"
+        )
         with running_worker(config) as worker, Client(worker.address) as client:
             answers = [client.ask() for _ in range(3)]
             assert [(answer.status, answer.problem["reason"]) for answer in answers] == [
@@ -491,7 +493,7 @@ def test_the_api_sees_our_certificate_and_the_name_it_is_asked_for(authority: Au
 
     with Upstream(telling, tls=serving) as upstream:
         tls = f"{{ca: '{authority.ca}', {ours.keys}, server_name: api.internal}}"
-        config = f"upstream: {{endpoints: ['{upstream.url}'], tls: {tls}}}\n"
+        config = f"upstream: {{endpoints: ['{upstream.url}'], tls: {tls}, connect_timeout: 10s}}\n"
         with running_worker(config) as worker, Client(worker.address) as client:
             assert client.ask().body == b"ours"
     assert asked == ["api.internal"]
@@ -503,7 +505,7 @@ def test_another_endpoint_serves_for_one_that_cannot_be_trusted(authority: Autho
     """
     bad = authority.serving(authority.sign("elsewhere", "elsewhere.test"))
     with Upstream(tls=bad) as one, Upstream(tls=authority.serving(issued)) as two:
-        config = f"upstream: {{endpoints: ['{one.url}', '{two.url}'], tls: {{ca: '{authority.ca}'}}}}\n"
+        config = f"upstream: {{endpoints: ['{one.url}', '{two.url}'], tls: {{ca: '{authority.ca}'}}, connect_timeout: 10s}}\n"
         with running_worker(config) as worker, Client(worker.address) as client:
             assert [client.ask("POST", "/", b"x").status for _ in range(10)] == [200] * 10
         assert (one.seen.qsize(), two.seen.qsize()) == (0, 10)
