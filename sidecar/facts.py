@@ -254,6 +254,7 @@ class Detector(StrEnum):
     SILENCE = "silence"
     REFUSALS = "refusals"
     TRIP = "trip"
+    DRIFT = "drift"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ Tables
     trip                       yes          `trip.py`
     surge, silence             advisory     `traffic.py`
     refusals                   advisory     `refusals.py`
+    drift                      advisory     `drift.py`, once a minute
 
 What can go wrong
     A missing second is a gap, not a silence: when no route at all was reported, no time passes for any detector. A route

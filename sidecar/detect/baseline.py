@@ -156,7 +156,7 @@ class Quarantine:
     """
 
     # Two flat arrays for all blocks, the open one last; sums in single precision, exact to 16 million.
-    __slots__ = ("_blocks", "_sums", "_times", "_width", "block_s", "length_s")
+    __slots__ = ("_blocks", "_sums", "_times", "_width", "length_s")
 
     def __init__(self, width: int, scale: float, blocks: int = BLOCKS) -> None:
         self._width, self._blocks = width, blocks
@@ -165,8 +165,12 @@ class Quarantine:
 
     def resize(self, scale: float) -> None:
         """Wait *scale* times the full length from now on."""
-        self.length_s = QUARANTINE_S * scale
-        self.block_s = self.length_s / self._blocks
+        self.length_s = QUARANTINE_S if scale == 1.0 else QUARANTINE_S * scale  # one number for all is less memory
+
+    @property
+    def block_s(self) -> float:
+        """Return the length of one block."""
+        return self.length_s / self._blocks
 
     def collect(self, counts: Iterable[tuple[int, float]], at: float, elapsed_s: float) -> None:
         """Add one second's (index, count) pairs to the open block, and close it when it is long enough."""

@@ -109,7 +109,7 @@ class Clumping:
         expected = requests * (total_bad + 0.5) / (total + 1)
         fade = 1 - min(gain, max(expected / MEMORY_FAILURES, gain / LONGEST))
         total, total_bad = total * fade + requests, total_bad * fade + bad
-        ratio = (total_bad + 0.5) / (total + 1)
+        ratio = total_bad / total  # of all, this block included: without a failure nothing is surprising
         chance = bad * (1 - ratio)
         surprise = min((bad - requests * ratio) ** 2, MOST_SURPRISE * max(requests * ratio, 1.0))
         self._sums[base : base + 4] = array(

@@ -94,15 +94,17 @@ class Mixture:
     """
 
     # One array, because seven mixtures share the 16 KiB of a route: for n alternatives it holds n scores, n weights of a
-    # bad request, n of a good one, n weights of what is explained, n sums of what was explained since the score left
-    # zero, n marks of four numbers, and the running totals, which are a mark too.
+    # bad request, n of a good one, n marks of four numbers, and the running totals, which are a mark too. Where something
+    # may be explained, n weights of it follow, and n sums of what was explained since the score left zero.
     __slots__ = ("_cells", "_size", "cap", "top")
 
-    def __init__(self, at: float, size: int = len(STEPS)) -> None:
+    def __init__(self, at: float, size: int = len(STEPS), *, explains: bool = False) -> None:
         self.top = 0.0
         self.cap = 1e9
         self._size = size
-        self._cells = array("d", [0.0] * (5 * size) + [at, 0.0, 0.0, 0.0] * (size + 1))
+        self._cells = array("d", [0.0] * (3 * size) + [at, 0.0, 0.0, 0.0] * (size + 1))
+        if explains:
+            self._cells.frombytes(bytes(8 * 2 * size))
 
     def __repr__(self) -> str:
         return f"<Mixture {self.top:.1f} of {' '.join(f'{s:.1f}' for s in self._cells[: self._size])}>"
@@ -136,7 +138,8 @@ class Mixture:
         """Set what one bad and one good request (and one nat explained) add to each score, for other families than Bernoulli."""
         n = self._size
         self._cells[n : 3 * n] = array("d", [*bad, *good])
-        self._cells[3 * n : 3 * n + len(explained)] = array("d", explained)
+        if len(self._cells) > 7 * n + 4:
+            self._cells[7 * n + 4 : 8 * n + 4] = array("d", explained)
         self.cap = cap
 
     def add(self, requests: float, bad: float, at: float, explained: float = 0.0) -> None:
@@ -151,12 +154,12 @@ class Mixture:
                 explained since a score left zero, no more.
         """
         cells, n = self._cells, self._size
-        now = 9 * n
+        now, explains, owing = 7 * n, 7 * n + 4, 8 * n + 4
         if not bad and not self.top:  # the common second: all is zero and stays so
             cells[now] = at
             cells[now + 1] += requests
             return
-        before = cells[now:]
+        before = cells[now : now + 4]
         cells[now] = at
         cells[now + 1] += requests
         cells[now + 2] += bad
@@ -164,16 +167,20 @@ class Mixture:
         good, cap, top = requests - bad, self.cap, 0.0
         for j in range(n):
             was = cells[j]
-            owed = max(explained * cells[3 * n + j], -cells[4 * n + j]) if explained else 0.0
-            score = was + bad * cells[n + j] + good * cells[n + n + j] - owed
+            score = was + bad * cells[n + j] + good * cells[n + n + j]
+            if explained:
+                owed = max(explained * cells[explains + j], -cells[owing + j])
+                cells[owing + j] += owed
+                score -= owed
             if score <= 0.0:
-                score = cells[4 * n + j] = 0.0
-            else:
-                cells[4 * n + j] += owed
-                score = min(score, cap)
-                if not was:
-                    mark = 5 * n + 4 * j
-                    cells[mark : mark + 4] = before
+                score = 0.0
+            elif score > cap:
+                score = cap
+            if not was and score:
+                mark = 3 * n + 4 * j
+                cells[mark : mark + 4] = before
+            if not score and len(cells) > owing:
+                cells[owing + j] = 0.0
             top = max(top, score)
             cells[j] = score
         self.top = top
@@ -185,10 +192,10 @@ class Mixture:
         Source: it is the maximum-likelihood estimate of the change point (Page 1954).
         """
         n = self._size
-        now = Mark(*self._cells[9 * n :])
+        now = Mark(*self._cells[7 * n : 7 * n + 4])
         if not self.top:
             return now.at, Mark(now.at, 0.0, 0.0, 0.0)
-        mark = 5 * n + 4 * self._cells.index(self.top, 0, n)
+        mark = 3 * n + 4 * self._cells.index(self.top, 0, n)
         at, requests, bad, bad_seconds = self._cells[mark : mark + 4]
         return at, Mark(now.at, now.requests - requests, now.bad - bad, now.bad_seconds - bad_seconds)
 
@@ -200,32 +207,43 @@ class Mixture:
     def forget(self, requests: float, horizon: float) -> None:
         """Let the scores fade by e for each *horizon* requests."""
         keep = exp(-requests / horizon)
-        for j in range(self._size):
+        n = self._size
+        for j in (*range(n), *range(8 * n + 4, len(self._cells))):
             self._cells[j] *= keep
-            self._cells[4 * self._size + j] *= keep
         self.top = max(self._cells[: self._size])
 
     def reset(self) -> None:
         """Start anew from here."""
         n = self._size
-        self._cells[:n] = self._cells[4 * n : 5 * n] = array("d", bytes(8 * n))
+        self._cells[:n] = array("d", bytes(8 * n))
+        if len(self._cells) > 8 * n + 4:
+            self._cells[8 * n + 4 :] = array("d", bytes(8 * n))
         self.top = 0.0
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
         n = self._size
-        return {"cells": list(self._cells[: 9 * n]), "now": list(self._cells[9 * n :]), "cap": self.cap}
+        cells = self._cells
+        return {
+            "cells": list(cells[: 7 * n]),
+            "now": list(cells[7 * n : 7 * n + 4]),
+            "owed": list(cells[8 * n + 4 :]),
+            "cap": self.cap,
+        }
 
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
-        """Put a snapshot back, its times moved by *shift_s*."""
+        """Put a snapshot back, its times moved by *shift_s*; what `aim` or `weigh` sets is theirs."""
         n = self._size
-        cells = array("d", row["cells"])
-        if len(cells) != 9 * n:
-            raise ValueError(f"a mixture of {n} has {9 * n} numbers, not {len(cells)}")
-        cells.extend(row["now"])
-        if len(cells) != 9 * n + 4:
-            raise ValueError(f"the totals of a mixture are 4 numbers, not {len(cells) - 9 * n}")
-        for mark in range(5 * n, 9 * n + 4, 4):
+        cells, now, owed = array("d", row["cells"]), array("d", row["now"]), array("d", row.get("owed", ()))
+        if len(cells) != 7 * n:
+            raise ValueError(f"a mixture of {n} has {7 * n} numbers, not {len(cells)}")
+        if len(now) != 4:
+            raise ValueError(f"the totals of a mixture are 4 numbers, not {len(now)}")
+        for mark in range(3 * n, 7 * n, 4):
             cells[mark] += shift_s
-        self._cells, self.cap = cells, row["cap"]
+        now[0] += shift_s
+        self._cells[: 7 * n + 4] = cells + now
+        if len(owed) == len(self._cells[8 * n + 4 :]):
+            self._cells[8 * n + 4 :] = owed
+        self.cap = row["cap"]
         self.top = max(cells[:n])

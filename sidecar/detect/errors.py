@@ -87,7 +87,7 @@ class ErrorDetector:
     def __init__(self, policy: DetectPolicy, at: float) -> None:
         self._policy = policy
         self._at = at
-        self._mixture = Mixture(at)
+        self._mixture = Mixture(at, explains=True)
         self._clumps = Clumps()
         self._recent = Recent()
         self._horizon = LEAST_HORIZON

@@ -284,9 +284,9 @@ class LatencyDetector:
         baseline = self.baseline
         self.threshold = threshold(baseline.rate_per_s, TESTS, self._policy.sensitivity) + log(len(QUANTILES))
         self.threshold += self._policy.offsets.get(Detector.LATENCY, 0.0)
-        ratios = baseline.tested_ratios()
+        ratios, most = baseline.tested_ratios(), cap(self.threshold)  # one number for all is less memory
         for mixture, ratio, dispersion in zip(self._mixtures, ratios, baseline.dispersions, strict=True):
-            mixture.aim(ratio, dispersion.value, cap(self.threshold))
+            mixture.aim(ratio, dispersion.value, most)
 
     def signal(self, scope: Scope) -> Signal | None:
         """Return the claim while the alarm stands."""

@@ -89,13 +89,13 @@ class LatencyBaseline:
         self._need = need_requests * scale
         self._warmup_s = warmup_s
         self._quarantine = Quarantine(SIZE, scale, HISTOGRAM_BLOCKS)
-        self._block = [0.0] * 5  # seconds, requests, above each level
+        self._block = array("d", bytes(8 * 5))  # seconds, requests, above each level
         self.dispersions = tuple(Dispersion() for _ in QUANTILES)
         self.counts = array("f", bytes(4 * SIZE))
         self.total = self.seconds = self.p95_s = 0.0
-        self.levels_s = [0.0] * 3
+        self.levels_s = array("d", bytes(8 * 3))
         self.bounds = [LAST] * 3
-        self.held = [logit(1 - q) for q in QUANTILES]
+        self.held = array("d", [logit(1 - q) for q in QUANTILES])
         self.warm_at: float | None = None
 
     def __repr__(self) -> str:
@@ -153,7 +153,7 @@ class LatencyBaseline:
             return False
         for dispersion, bad in zip(self.dispersions, block[2:], strict=True):
             dispersion.add(block[1], bad)
-        self._block = [0.0] * 5
+        self._block = array("d", bytes(8 * 5))
         return True
 
     def mature(self, at: float) -> bool:
@@ -209,7 +209,7 @@ class LatencyBaseline:
     def drop(self) -> None:
         """Forget what waits; a baseline that is still cold starts anew."""
         self._quarantine.drop()
-        self._block = [0.0] * 5
+        self._block = array("d", bytes(8 * 5))
         if self.warm_at is None:
             self.counts = array("f", bytes(4 * SIZE))
             self.total = self.seconds = 0.0
@@ -225,7 +225,7 @@ class LatencyBaseline:
         self.counts = array("f", [count * scale for count in counts])
         self.total = sum(self.counts)
         self.seconds = self.total / rate_per_s if rate_per_s else max(self._warmup_s, 1.0)
-        self.levels_s = [0.0] * 3
+        self.levels_s = array("d", bytes(8 * 3))
         self.warm_at = at
         self._settle(3600.0)
 

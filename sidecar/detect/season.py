@@ -45,7 +45,7 @@ class Profile:
     __slots__ = ("_counts", "_long_run", "_means", "seen")
 
     def __init__(self) -> None:
-        self._means = array("d", bytes(8 * PROFILE_SLOTS))
+        self._means = array("f", bytes(4 * PROFILE_SLOTS))
         self._counts = array("B", bytes(PROFILE_SLOTS))
         self._long_run = 0.0
         self.seen = 0
@@ -78,7 +78,7 @@ class Profile:
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Put back what `snapshot` returned; a document of another shape is a ValueError."""
-        means, counts = array("d", document["means"]), array("B", document["counts"])
+        means, counts = array("f", document["means"]), array("B", document["counts"])
         if len(means) != PROFILE_SLOTS or len(counts) != PROFILE_SLOTS:
             raise ValueError(f"{len(means)} slots instead of {PROFILE_SLOTS}")
         self._means, self._counts = means, counts
@@ -129,8 +129,9 @@ class Custom:
         self._greatest = 0.0
 
     def snapshot(self) -> Document:
-        """Return the memory as a JSON object; the visit that is open is left out."""
-        return {"shown": b64encode(self._shown).decode(), "next": b64encode(self._next).decode()}
+        """Return the memory as a JSON object."""
+        visits = {"shown": b64encode(self._shown).decode(), "next": b64encode(self._next).decode()}
+        return {**visits, "slot": self._slot, "greatest": self._greatest}
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Put back what `snapshot` returned; a document of another shape is a ValueError."""
@@ -138,4 +139,5 @@ class Custom:
         turns = bytearray(b64decode(document["next"], validate=True))
         if len(shown) != CUSTOM_SLOTS * VISITS or len(turns) != CUSTOM_SLOTS or max(turns) >= VISITS:
             raise ValueError(f"{len(shown)} visits instead of {CUSTOM_SLOTS * VISITS}")
-        self._shown, self._next, self._slot, self._greatest = shown, turns, -1, 0.0
+        self._shown, self._next = shown, turns
+        self._slot, self._greatest = int(document["slot"]), float(document["greatest"])

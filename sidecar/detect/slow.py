@@ -123,6 +123,10 @@ class Episodes:
     def __repr__(self) -> str:
         return f"<Episodes, last alarm {self.since_alarm} values ago>"
 
+    def apply(self, policy: SlowPolicy) -> None:
+        """Raise where *policy* says from now on."""
+        self._policy = policy
+
     def judge(self, at_s: float, rarity: float) -> tuple[float, bool]:
         """Return the score of *rarity*, and whether it raises."""
         self.since_alarm += 1
@@ -170,6 +174,11 @@ class SlowDetector:
 
     def __repr__(self) -> str:
         return f"<SlowDetector after {self.seen}, size {self._size:.4g}>"
+
+    def apply(self, policy: SlowPolicy) -> None:
+        """Judge by *policy* from now on; the memory of the tails keeps its length."""
+        self._policy = policy
+        self._episodes.apply(policy)
 
     def observe(self, at_s: float, value: float) -> Reading:
         """

@@ -12,12 +12,12 @@ Theory
     a finite rarity, on one scale for all streams, whatever their unit: so streams can be compared, and one threshold
     serves them all. Values that stay below u have rarity 0.
 
-    The past is a histogram of log₂ v in eighths of an octave that forgets at 1/4,000 a value. Only 12 octaves around u
+    The past is a histogram of log₂ v in eighths of an octave that forgets at 1/4,000 a value. Only 8 octaves around u
     are kept; they move with it. What lies below them counts as their lowest bin, what lies above as their highest.
 
 Tables
     LEVEL_RATIO 1 %       MEMORY 4,000 values      WARMUP 144 values, before which nothing is rare
-    BINS 96 a stream      FIT_EVERY 8 values: when a stream's u and m are found anew
+    BINS 64 a stream      FIT_EVERY 8 values: when a stream's u and m are found anew
 
 What can go wrong
     A stream that was 0 for more than 99 % of the time has no level but "more than 0": its first value ever seen is then as
@@ -32,7 +32,7 @@ from __future__ import annotations
 from array import array
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from math import log, log2, log10
+from math import inf, log, log2, log10
 from typing import Any, Final
 
 from sidecar.detect.keep import Document
@@ -42,17 +42,18 @@ MEMORY: Final = 4000.0
 WARMUP: Final = 144
 PRIOR_PEAKS: Final = 40.0
 PRIOR_OCTAVES: Final = 0.125
-BINS: Final = 96
+BINS: Final = 64
 PER_OCTAVE: Final = 8
 FIT_EVERY: Final = 8
 
+_PER_STREAM: Final = ("anchors", "tops", "levels", "slopes")
 _LN10: Final = log(10.0)
 _AT_LEVEL: Final = -log10(LEVEL_RATIO)
 _OFFSET: Final = 40 * PER_OCTAVE  # bin 0 lies at 2^-40; all places are counted from there
 _LEAST: Final = 2.0**-40
-_LOW: Final = 16  # where the level may lie in its bins …
-_HIGH: Final = 48
-_HOME: Final = 32  # … and where it is moved to
+_LOW: Final = 10  # where the level may lie in its bins …
+_HIGH: Final = 32
+_HOME: Final = 21  # … and where it is moved to
 _HEAVIEST: Final = 1e6  # of one value; then all are made lighter, so that sums stay exact enough for 32 bits
 
 
@@ -83,10 +84,10 @@ class Tails:
         self._growth = 1.0 / (1.0 - 1.0 / memory)
         self._prior = prior_peaks
         self._bins = array("f", bytes(4 * count * BINS))
-        self._anchors = [0] * count  # the place of each stream's lowest bin
-        self._tops = [0] * count  # the highest bin of each stream that holds anything
-        self._levels = [float("inf")] * count  # u, as a place
-        self._slopes = [0.0] * count  # rarity a place
+        self._anchors = array("i", bytes(4 * count))  # the place of each stream's lowest bin
+        self._tops = array("h", bytes(2 * count))  # the highest bin of each stream that holds anything
+        self._levels = array("d", [inf] * count)  # u, as a place
+        self._slopes = array("d", bytes(8 * count))  # rarity a place
         self._weight = 1.0
         self._total = 0.0
         self.seen = 0
@@ -159,18 +160,20 @@ class Tails:
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
-        self._lighten()
-        return {"seen": self.seen, "total": self._total, "anchors": list(self._anchors),
-                "bins": b64encode(self._bins.tobytes()).decode()}  # fmt: skip
+        levels = [None if level == inf else level for level in self._levels]
+        return {
+            "seen": self.seen, "total": self._total, "weight": self._weight, "anchors": list(self._anchors),
+            "tops": list(self._tops), "levels": levels, "slopes": list(self._slopes),
+            "bins": b64encode(self._bins.tobytes()).decode(),
+        }  # fmt: skip
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Put back what `snapshot` returned; a document of another shape is a ValueError."""
         bins = array("f", b64decode(document["bins"], validate=True))
-        anchors = [int(place) for place in document["anchors"]]
-        if len(bins) != self._count * BINS or len(anchors) != self._count:
+        anchors = array("i", document["anchors"])
+        if len(bins) != self._count * BINS or any(len(document[name]) != self._count for name in _PER_STREAM):
             raise ValueError(f"{len(bins)} bins for {self._count} streams")
         self._bins, self._anchors = bins, anchors
-        self._tops = [BINS - 1] * self._count
-        self._weight, self._total, self.seen = 1.0, float(document["total"]), int(document["seen"])
-        for k in range(self._count):
-            self._fit(k)
+        self._tops, self._slopes = array("h", document["tops"]), array("d", document["slopes"])
+        self._levels = array("d", [inf if level is None else level for level in document["levels"]])
+        self._weight, self._total, self.seen = document["weight"], float(document["total"]), int(document["seen"])

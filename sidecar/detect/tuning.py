@@ -31,7 +31,7 @@ LOWEST, HIGHEST = -3.0, 6.0
 SHARED: Final = 0.3
 LIFT: Final = 1.05
 SERVICE: Final = ""  # the route of what was found at the service
-TUNED: Final = (Detector.ERRORS, Detector.LATENCY, Detector.SURGE, Detector.SILENCE, Detector.REFUSALS)
+TUNED: Final = (Detector.ERRORS, Detector.LATENCY, Detector.SURGE, Detector.SILENCE, Detector.REFUSALS, Detector.DRIFT)
 
 Key = tuple[str, Detector]
 

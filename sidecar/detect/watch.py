@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, assert_never
 
 from sidecar.detect.alarm import State
+from sidecar.detect.drift import DriftDetector
 from sidecar.detect.errors import ErrorDetector
 from sidecar.detect.keep import Document
 from sidecar.detect.latency import LatencyDetector
@@ -36,7 +37,7 @@ class Watch:
     """
 
     __slots__ = (
-        "_policy", "_was_abnormal", "age_s", "arrivals", "at", "errors", "latency", "refusals", "scope", "traffic",
+        "_policy", "_was_abnormal", "age_s", "arrivals", "at", "drift", "errors", "latency", "refusals", "scope", "traffic",
         "trip", "watched_s",
     )  # fmt: skip
 
@@ -51,6 +52,7 @@ class Watch:
         self.traffic = TrafficDetector(policy, at)
         self.refusals = RefusalsDetector(policy, at)
         self.trip = TripDetector()
+        self.drift = DriftDetector(policy)
 
     def __repr__(self) -> str:
         return f"<Watch {self.scope} {self.errors!r} {self.latency!r} {self.traffic!r}>"
@@ -86,6 +88,7 @@ class Watch:
         else:
             self.traffic.observe(second.arrivals, second.at, elapsed_s, frozen=frozen)
         self.refusals.observe(second.arrivals, refused(second), second.at, elapsed_s)
+        self.drift.observe(second, elapsed_s, held=frozen or self.abnormal)
         if self.abnormal and not self._was_abnormal:
             self.errors.drop()
             self.latency.drop()
@@ -107,6 +110,7 @@ class Watch:
             claims.append(self.latency.signal(scope))
         claims += self.traffic.signals(scope)
         claims.append(self.refusals.signal(scope))
+        claims.append(self.drift.signal(scope))
         if self.trip.trips:
             ratio, sample = self.errors.measured_ratio()
             claims.append(self.trip.signal(scope, ratio, self.errors.baseline.ratio, sample))
@@ -121,6 +125,7 @@ class Watch:
             Detector.SILENCE: self.traffic.state(Detector.SILENCE),
             Detector.REFUSALS: self.refusals.alarm.state,
             Detector.TRIP: State.ALARM if self.trip.trips else State.NORMAL,
+            Detector.DRIFT: self.drift.state,
         }
 
     def scores(self) -> Mapping[Detector, float]:
@@ -132,6 +137,7 @@ class Watch:
             Detector.SILENCE: self.traffic.score(Detector.SILENCE) / self.traffic.level(Detector.SILENCE),
             Detector.REFUSALS: self.refusals.score / self.refusals.threshold,
             Detector.TRIP: float(self.trip.trips),
+            Detector.DRIFT: self.drift.rarity / self.drift.threshold,
         }
 
     def cold(self) -> Mapping[Detector, str]:
@@ -142,6 +148,7 @@ class Watch:
             Detector.LATENCY: self.latency.baseline.cold,
             Detector.SURGE: forecast,
             Detector.SILENCE: forecast,
+            Detector.DRIFT: self.drift.cold,
         }
         return {detector: why for detector, why in rows.items() if why}
 
@@ -158,6 +165,8 @@ class Watch:
                 self.refusals.accept()
             case Detector.TRIP:
                 self.trip.accept()
+            case Detector.DRIFT:
+                self.drift.accept()
             case _:
                 assert_never(detector)
 
@@ -180,6 +189,7 @@ class Watch:
         self.latency.apply(policy)
         self.traffic.apply(policy)
         self.refusals.apply(policy)
+        self.drift.apply(policy)
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
@@ -192,6 +202,7 @@ class Watch:
             "traffic": self.traffic.snapshot(),
             "refusals": self.refusals.snapshot(),
             "trip": self.trip.snapshot(),
+            "drift": self.drift.snapshot(),
         }
 
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
@@ -204,3 +215,4 @@ class Watch:
         self.traffic.restore(row["traffic"], shift_s)
         self.refusals.restore(row["refusals"], shift_s)
         self.trip.restore(row["trip"], shift_s)
+        self.drift.restore(row["drift"], shift_s)

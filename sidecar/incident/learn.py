@@ -144,7 +144,9 @@ def _on_route(facts: Facts, *steps: str) -> tuple[str, ...]:
 
 def _sensitivity(facts: Facts) -> Candidate | None:
     place = STEPS.index(facts.sensitivity) + (1 if facts.real else -1)
-    judged = {Detector.ERRORS, Detector.LATENCY, Detector.SURGE, Detector.SILENCE} & set(facts.detectors)
+    judged = {Detector.ERRORS, Detector.LATENCY, Detector.SURGE, Detector.SILENCE, Detector.DRIFT} & set(
+        facts.detectors
+    )
     if not 0 <= place < len(STEPS) or not facts.route or not judged:
         return None
     why = "it would have been found earlier" if facts.real else "it was a false alarm"

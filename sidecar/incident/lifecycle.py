@@ -271,6 +271,7 @@ class Incident:
 
 _RANK: Final = (
     Detector.ERRORS, Detector.LATENCY, Detector.TRIP, Detector.REFUSALS, Detector.SURGE, Detector.SILENCE,
+    Detector.DRIFT,
 )  # fmt: skip
 
 

@@ -46,6 +46,11 @@ CHECKLISTS: Final[Mapping[Detector, tuple[str, ...]]] = {
         "Look before the sidecar: load balancer, DNS, certificates, the clients' own deployment.",
         "Look at the other routes: silent too, or only this one?",
     ),
+    Detector.DRIFT: (
+        "Look at the value and what is usual at this hour: is the difference one that matters to anybody?",
+        "Look back over the day: a step (a deployment, a batch job), or a slope (a leak, a growing table)?",
+        "Release it as benign when the new state is meant; else open a task before it becomes an outage.",
+    ),
 }
 
 
@@ -85,9 +90,8 @@ def claim_text(claim: Claim, scope: Scope, *, running: bool = False) -> str:
     signal = claim.worst
     value, normal = measured(signal.value, signal.unit), measured(signal.baseline, signal.unit)
     whose = "its requests" if scope.kind is ScopeKind.CLIENT else "requests"
-    usual, was = f"normally {normal}", running and eased(claim)
-    if signal.detector is Detector.REFUSALS:
-        usual = f"before: {normal}"
+    was = running and eased(claim)
+    usual = f"before: {normal}" if signal.detector is Detector.REFUSALS else f"normally {normal}"
     if was:
         usual = f"{measured(claim.signal.value, signal.unit)} now, {usual}"
     match signal.detector:
@@ -104,8 +108,20 @@ def claim_text(claim: Claim, scope: Scope, *, running: bool = False) -> str:
         case Detector.SILENCE:
             few = f"only {value} requests" if signal.value > HARDLY * signal.baseline else "hardly any requests"
             return f"{few} {'arrived' if was else 'arrive'} ({usual})"
+        case Detector.DRIFT:
+            return _drift_text(value, signal.unit, usual, was=was)
         case Detector.TRIP:
             return f"the breaker opened ({value} failed)" if signal.unit == "ratio" else "the breaker opened"
+
+
+def _drift_text(value: str, unit: str, usual: str, *, was: bool) -> str:
+    match unit:
+        case "ratio":
+            return f"{value} of requests {'failed' if was else 'fail'}, which is unusual ({usual})"
+        case "s":
+            return f"answers {'took' if was else 'take'} {value}, which is unusual ({usual})"
+        case _:
+            return f"{value} requests {'arrived' if was else 'arrive'}, which is unusual ({usual})"
 
 
 def commands(incident: Incident, *, isolated: bool, propose_rollback: bool) -> list[str]:

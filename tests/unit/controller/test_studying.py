@@ -58,7 +58,7 @@ def test_a_false_alarm_asks_for_less() -> None:
     A weak alarm that a person called false would be hidden by the lower sensitivity.
     """
     rows = list(steady(500, per_s=17))
-    for t, failures in ((200, 2), (201, 2), (203, 2)):
+    for t, failures in ((200, 2), (201, 2), (202, 2)):
         rows[t] |= {"failures": failures}
     made = [row for row in studied(rows, verdict="false_positive") if row["kind"] == "threshold"]
     assert made[0]["changes"][0]["new"] == "low"
@@ -70,7 +70,7 @@ def test_a_confirmed_incident_is_never_hidden() -> None:
     The same change is not proposed when it would have hidden an incident that was real.
     """
     rows = list(steady(500, per_s=17))
-    for t, failures in ((200, 2), (201, 2), (203, 2)):
+    for t, failures in ((200, 2), (201, 2), (202, 2)):
         rows[t] |= {"failures": failures}
     material = Material({}, reel(rows))
     before = outcome(config(BARE), material).raised

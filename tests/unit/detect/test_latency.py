@@ -160,7 +160,7 @@ def test_the_incident_is_not_learnt() -> None:
     before = list(play.detector.baseline.levels_s)
     play.run(3600, slow_factor=10.0)
 
-    assert play.detector.baseline.levels_s == before
+    assert list(play.detector.baseline.levels_s) == before
     assert play.detector.state is State.ALARM
 
 
