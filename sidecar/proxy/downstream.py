@@ -29,7 +29,7 @@ class Downstream(asyncio.BufferedProtocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_body", "_eof", "_held", "_looping", "_pending", "_plane", "_reading", "_timer",
+        "_backlog", "_body", "_eof", "_held", "_looping", "_pending", "_plane", "_reading", "_timer",
         "active_at", "blocked", "exchange", "peer", "queued_in", "requests", "transport",
     )  # fmt: skip
 
@@ -46,7 +46,7 @@ class Downstream(asyncio.BufferedProtocol):
         self._reading = Reading.HEAD
         self._pending = b""
         self._body: Body | None = None
-        self._looping = self._held = self._eof = False
+        self._looping = self._held = self._eof = self._backlog = False
 
     def __repr__(self) -> str:
         return f"<Downstream {self.peer.address} {self._reading.value} after {self.requests} requests>"
@@ -65,14 +65,14 @@ class Downstream(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:  # noqa: ARG002  the loop's wish exceeds our bound
         """Offer the shared buffer, or as much of it as this connection may still keep."""
-        if self._pending and self._reading is _ANSWER:
+        if self._pending:
             return READ_VIEW[: READ_BYTES - len(self._pending)]
         return READ_BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what the client sent."""
         try:
-            if self._reading is _HEAD and not self._pending:
+            if self._reading is _HEAD and not self._pending and not self.blocked:
                 self._serve(READ_VIEW[:nbytes].tobytes())
             else:
                 self._received(nbytes)
@@ -85,10 +85,10 @@ class Downstream(asyncio.BufferedProtocol):
         now = clock.now()
         match self._reading:
             case Reading.HEAD:
-                if self._pending:
-                    self._reject(HEAD_CUT, now)
-                else:
+                if not self._pending:
                     self._linger()
+                elif not self._backlog and not self.blocked:
+                    self._reject(HEAD_CUT, now)
             case Reading.BODY | Reading.REST:
                 self.abort()
             case Reading.ANSWER:
@@ -132,12 +132,13 @@ class Downstream(asyncio.BufferedProtocol):
 
     def _received(self, nbytes: int) -> None:
         match self._reading:
-            case Reading.HEAD:
+            case Reading.HEAD if not self.blocked and not self._backlog:
                 self._serve(self._pending + READ_VIEW[:nbytes], len(self._pending))
             case Reading.BODY:
                 self._read_body(READ_VIEW[:nbytes].tobytes())
-            case Reading.ANSWER:
+            case Reading.ANSWER | Reading.HEAD:
                 self._pending += READ_VIEW[:nbytes]
+                self._backlog = True
                 if len(self._pending) >= READ_BYTES:
                     self._hold_reading(held=True)
             case Reading.REST:
@@ -149,7 +150,7 @@ class Downstream(asyncio.BufferedProtocol):
         if self.queued_in == plane.outbox.turn:
             plane.outbox.flush()
         self._looping = True
-        self._pending = b""
+        self._backlog, self._pending = False, b""
         while True:
             now = clock.now()
             head = KNOWN_HEADS.get(data)
@@ -181,8 +182,15 @@ class Downstream(asyncio.BufferedProtocol):
                 plane.loop.call_soon(self._go_on)
                 break
         self._looping = False
+        if data or self.blocked:
+            self._keep(data, now)
+
+    def _keep(self, data: bytes, now: float) -> None:
+        """Keep requests for later: until there is an answer, or until the client has taken those that there are."""
         if data and self._reading is not _CLOSED:
-            self._pending = data
+            self._pending, self._backlog = data, True
+        if self.blocked and self._reading is _HEAD:
+            self._wait_for_reader(now)
 
     def _begin_body(self, exchange: Exchange, rest: bytes, now: float) -> bytes:
         """Begin an exchange that has a body; return the bytes that belong to the next request."""
@@ -209,6 +217,10 @@ class Downstream(asyncio.BufferedProtocol):
             self._reject(refusal, now)
         elif not seen:
             self._timer.set(now + self._plane.live.policy.downstream.head_timeout_s)
+
+    def _wait_for_reader(self, now: float) -> None:
+        """Serve nothing more before the client has taken its answers; it has the time of an idle one for that."""
+        self._timer.set(now + self._plane.live.policy.downstream.idle_timeout_s)
 
     def _idle(self, now: float) -> None:
         if self._eof or self._plane.draining:
@@ -258,9 +270,14 @@ class Downstream(asyncio.BufferedProtocol):
 
     def _go_on(self) -> None:
         """Serve what waits."""
-        if self._reading is Reading.HEAD and self.exchange is None and not self.blocked:
-            data, self._pending = self._pending, b""
-            self._serve(data)
+        if self._reading is not _HEAD or self.exchange is not None:
+            return
+        if self.blocked:
+            self._wait_for_reader(clock.now())
+            return
+        if self._held:
+            self._hold_reading(held=False)
+        self._serve(self._pending)
 
     # --- what the exchange asks for ------------------------------------------------------------------------------
 
@@ -274,7 +291,7 @@ class Downstream(asyncio.BufferedProtocol):
         if self.exchange is not exchange:
             return
         self.exchange = None
-        if self._held:
+        if self._held and not (self.blocked and self._pending):
             self._hold_reading(held=False)
         if not keep:
             self._linger()
@@ -378,6 +395,8 @@ class Downstream(asyncio.BufferedProtocol):
 
     def _expired(self, now: float) -> None:
         match self._reading:
+            case Reading.HEAD if self._backlog and not self.blocked:
+                pass  # set for an earlier head: whole requests wait, and it is our turn
             case Reading.HEAD if self._pending and not self.blocked:
                 self._reject(HEAD_LATE, now)
             case Reading.HEAD if not self.blocked:

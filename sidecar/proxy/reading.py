@@ -27,7 +27,9 @@ Tables
 What can go wrong
 -----------------
 * A client that pipelines thousands of requests that are all refused: after 16 of them in a row the event loop gets
-  its turn, and a client that does not read its answers is not served further.
+  its turn, and a client that does not read its answers is not served further. What it sends
+  meanwhile waits as behind a pending answer (`_backlog`: whole requests may be in it, so it is searched from its
+  beginning), and it has the idle timeout to read.
 * The peer's address is None when the client has already reset the connection; an exception in `connection_made` would
   leak the descriptor. Both end the connection.
 """
