@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.client import Client, request
+from tests.support.patience import WAIT_S
 from tests.support.upstream import Conn, Upstream, echo
 from tests.support.worker import Worker, running_worker
 
@@ -62,7 +63,7 @@ def test_twenty_stalled_readers_cost_little_memory(worker: Worker, upstream: Ups
                 conn.send(block)
         except TimeoutError:
             conn.tell("stalled")
-            conn.sock.settimeout(60)
+            conn.sock.settimeout(WAIT_S)
             conn.tell(conn.wait_for_end())
 
     upstream.use(flood)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.load import Result, Shot
+from tests.support.patience import WAIT_S
 from tests.support.rounds import RATE, ROUNDS, none_failed
 from tests.support.sidecar import Shop, Sidecar, gone, kill, sidecar, until
 
@@ -69,7 +70,7 @@ def test_sigterm_under_load_cuts_no_answer() -> None:
                 until(lambda load=load: any(map(refused, load.failed)), "nobody is let in any more")
                 load.stop()
                 assert leaving.process is not None
-                assert leaving.process.wait(60) == 0
+                assert leaving.process.wait(WAIT_S) == 0
                 cut = [row for row in load.failed if row.at < told_at and not refused(row)]
                 assert not cut, load.said(cut)
                 assert not leaving.pids()

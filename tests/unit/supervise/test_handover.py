@@ -17,7 +17,7 @@ from sidecar.supervise.handover import PROTOCOL, VARIABLE, Handover, command, ex
 from sidecar.supervise.signals import TAKEN
 from sidecar.supervise.start import StartError
 
-SLEEPS = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
 def test_the_variable_is_read_once() -> None:
