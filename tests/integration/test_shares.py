@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.guard.bucket import SPARED
-from tests.support.client import Client
+from tests.support.client import Client, request
 from tests.support.sidecar import Shop, Sidecar, gone, kill, sidecar, until
 
 RATE, BURST = 20.0, 20  # a busy machine still sends twice as much, and a pause of a second costs nothing
@@ -71,18 +71,21 @@ class Passed:
 
 def sent(clients: list[Client], seconds: float, path: str = PATH) -> Passed:
     """
-    Send twice the rate for a time, evenly over the connections.
+    Send twice the rate for a time, evenly over the connections, all that is due at once.
 
     A pause of the machine that is shorter than the burst lasts costs nothing: what was due meanwhile is sent afterwards.
     """
     begun = now = time.monotonic()
     count = asked = 0
     while (now := time.monotonic()) < begun + seconds:
-        if asked > (now - begun) * 2 * RATE:
+        due = int((now - begun) * 2 * RATE) + 1 - asked
+        if not due:
             time.sleep(0.001)
-            continue
-        count += clients[asked % len(clients)].ask("GET", path, b"", "x-api-key: k1").status == 200
-        asked += 1
+        for number, client in enumerate(clients):
+            part = (due + number) // len(clients)
+            client.send(request("GET", path, b"", "x-api-key: k1") * part)
+            count += sum(client.read().status == 200 for _ in range(part))
+        asked += due
     assert asked >= 1.2 * RATE * seconds, "the machine is too slow to reach the limit"
     return Passed(count, now - begun)
 
