@@ -71,6 +71,13 @@ class Dial:
         self._task.cancel()
 
     async def _run(self) -> None:
+        try:
+            await self._try()
+        except Exception as error:  # nobody waits for this task: the exchange must hear of it
+            if self._dialler is not None:
+                self._dialler.broken(error)
+
+    async def _try(self) -> None:
         reason, detail = Reason.UPSTREAM_CONNECT_FAILED, "no endpoint"
         due_at = clock.now() + ALL_ATTEMPTS * self._pool.policy.connect_timeout_s
         backends = (self._first, *self._pool.others(self._first, clock.now())[: MOST_ENDPOINTS - 1])
@@ -102,11 +109,8 @@ class Dial:
         dialler, now = self._dialler, clock.now()
         if dialler is None:
             upstream.home.give(upstream, now)
-            return
-        try:
+        else:
             dialler.connected(upstream, now)
-        except Exception as error:  # nobody waits for this task: the exchange must hear of it
-            dialler.broken(error)
 
     async def _reach(self, backend: Backend, due_at: float, waiting: int) -> Upstream:
         """Return a connection to *backend*, while *waiting* endpoints may still be tried until *due_at*."""

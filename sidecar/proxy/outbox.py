@@ -65,5 +65,11 @@ class Outbox:
         waiting, self._waiting = self._waiting, []
         self.turn += 1
         for transport, data in waiting:
-            if not transport.is_closing():
-                transport.write(data)
+            try:
+                if not transport.is_closing():
+                    transport.write(data)
+            except Exception as error:  # one connection's fault must not cost the others their messages
+                self._loop.call_exception_handler(
+                    {"message": "a write failed", "exception": error, "transport": transport}
+                )
+                transport.abort()

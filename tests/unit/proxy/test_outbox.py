@@ -108,6 +108,29 @@ async def test_a_closed_connection_gets_nothing_and_the_others_theirs() -> None:
     assert told == [b"there"]
 
 
+class Broken(Wire):
+    """A transport that fails."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Fail."""
+        raise ValueError(f"cannot write {len(data)} bytes")
+
+
+async def test_a_write_that_fails_costs_the_others_nothing() -> None:
+    """
+    The fault is told, its connection ends, and what waits behind it leaves all the same.
+    """
+    told: list[bytes] = []
+    faults: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: faults.append(context["message"]))
+    box, broken, there = Outbox(loop), Broken(told), Wire(told)
+    box.add(broken, b"lost")
+    box.add(there, b"there")
+    await asyncio.sleep(0)
+    assert (told, faults, broken.closed) == ([b"there"], ["a write failed"], True)
+
+
 @pytest.mark.parametrize(
     ("asked", "news"),
     [
