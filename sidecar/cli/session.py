@@ -127,6 +127,8 @@ class Session:
 
     def done(self, answer: Answer, sentence: str) -> None:
         """Print what was done: the answer for a script, a sentence for a person (plain text, no markup)."""
+        if isinstance(answer.body, Mapping) and answer.body.get("durable") is False:
+            sentence += " Not stored yet: `sidecar status` says why."
         self.print(answer, lambda _, __: f"[green]✓[/] {escape(sentence)}")
 
 

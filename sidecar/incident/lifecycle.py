@@ -294,9 +294,11 @@ def hear(incident: Incident, signals: tuple[Signal, ...], now: Moment) -> Incide
 
 
 def _worse(old: Signal, new: Signal) -> Signal:
+    if new.detector is Detector.SILENCE:  # the fewer requests, the worse: no request at all says the most
+        return new if new.value < old.value else old
     if (old.sample >= SPEAKING) != (new.sample >= SPEAKING):
         return old if old.sample >= SPEAKING else new
-    return new if abs(new.value - new.baseline) > abs(old.value - old.baseline) else old
+    return new if new.value - new.baseline > old.value - old.baseline else old
 
 
 def acknowledge(incident: Incident, author: str, now: Moment) -> Incident:

@@ -90,6 +90,30 @@ def test_the_worst_value_rests_on_a_sample_that_speaks() -> None:
     assert lifecycle.hear(many, (signal(sample=4),), at(2)).claims[0].worst.value == 0.6
 
 
+def test_the_worst_of_a_silence_is_its_quietest_second() -> None:
+    """
+    No request at all counts although there is no sample, and a flood after it is no worse silence.
+    """
+    few = incident(signal(Detector.SILENCE, value=2.0, baseline=10.0, sample=20))
+
+    none = lifecycle.hear(few, (signal(Detector.SILENCE, value=0.0, baseline=10.0, sample=0),), at(1))
+    flood = lifecycle.hear(none, (signal(Detector.SILENCE, value=200.0, baseline=10.0, sample=40),), at(2))
+
+    assert none.claims[0].worst.value == 0.0
+    assert flood.claims[0].worst.value == 0.0
+
+
+def test_a_surge_was_worst_at_its_height() -> None:
+    """
+    What lies on the healthy side of normal is never the worst, however far away.
+    """
+    surge = incident(signal(Detector.SURGE, value=15.0, baseline=10.0))
+
+    gone = lifecycle.hear(surge, (signal(Detector.SURGE, value=0.0, baseline=10.0),), at(1))
+
+    assert gone.claims[0].worst.value == 15.0
+
+
 def test_claims_are_bounded() -> None:
     """
     A cause that wanders from client to client does not grow the incident for ever.
