@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import html
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -131,6 +132,9 @@ def _at(moves: Sequence[tuple[float, float | None]], unix: float) -> float | Non
 def _line(name: str, title: str, labels: Sequence[str], curves: Mapping[str, Curve]) -> str:
     import pygal  # noqa: PLC0415  loaded when the first page is asked for
     from pygal.style import Style  # noqa: PLC0415
+
+    # pygal's finder for map plugins has no find_spec: every later import of something absent would warn (Python 3.11).
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
 
     every = max(1, len(labels) // LABELS)
     chart = pygal.Line(

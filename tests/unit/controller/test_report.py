@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -46,6 +47,14 @@ def test_the_same_record_gives_the_same_bytes() -> None:
     Two runs of the same play, two pages, no difference: no day, no random name.
     """
     assert page() == page()
+
+
+def test_drawing_leaves_the_import_system_as_it_was() -> None:
+    """
+    Each finder can still say where a module is: what pygal adds cannot, and Python 3.11 would warn at later imports.
+    """
+    page()
+    assert [finder for finder in sys.meta_path if not hasattr(finder, "find_spec")] == []
 
 
 def test_the_page_is_whole_and_has_every_section_of_the_draft() -> None:
