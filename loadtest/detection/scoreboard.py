@@ -69,7 +69,9 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Return `moonshot`, `met` or `missed`."""
+        """Return `moonshot`, `met`, `missed` or `absent`."""
+        if "absent" in self.numbers:
+            return "absent"
         return "moonshot" if self.moonshot_met else "met" if self.met else "missed"
 
     def to_json(self) -> dict[str, Any]:

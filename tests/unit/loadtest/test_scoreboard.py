@@ -1,5 +1,7 @@
 """The scoreboard as people and machines read it."""
 
+from dataclasses import replace
+
 from loadtest.detection.__main__ import YARDSTICKS
 from loadtest.detection.scoreboard import Effort, Row, table
 
@@ -15,6 +17,14 @@ def test_a_row_says_how_far_it_got() -> None:
     assert row(met=True, moonshot=True).verdict == "moonshot"
     assert row(met=True, moonshot=False).verdict == "met"
     assert row(met=False, moonshot=False).verdict == "missed"
+
+
+def test_a_row_without_its_recordings_is_absent() -> None:
+    """
+    What could not be measured is neither met nor missed.
+    """
+    absent = replace(row(met=False, moonshot=False), numbers={"absent": "nab.tar.gz is not here"})
+    assert absent.verdict == "absent"
 
 
 def test_the_table_is_aligned() -> None:
