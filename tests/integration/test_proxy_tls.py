@@ -167,12 +167,16 @@ def test_an_idle_connection_that_the_api_ends_is_not_used(connect: Callable[...,
     def once(conn: Conn) -> None:
         conn.read()
         conn.answer(b"ok")
+        conn.wait_for_order()
         say_end(conn.sock)
+        conn.tell("said")
 
     upstream.use(once)
     with connect() as client:
         for number in range(20):
             assert client.ask("POST", f"/{number}", b"x").status == 200
+            upstream.order()
+            assert upstream.next_news() == "said"
     assert [upstream.next_request().line.split()[1] for _ in range(20)] == [f"/{number}" for number in range(20)]
 
 

@@ -34,6 +34,7 @@ def _at_rest(worker: Worker, upstream: Upstream, tasks: int = 1 << 20) -> dict[s
     """Return what the worker says of itself once nothing is under way, and no more than *tasks* are there."""
     deadline = time.monotonic() + WAIT_S
     while True:
+        upstream.catch_up()
         upstream.end_connections()
         said = dict(worker.ask())
         if not (said["connections"] or said["in_flight"] or said["timers"]) and said["tasks"] <= tasks:

@@ -184,6 +184,7 @@ class Upstream:
             self._listening = socket.create_server(("127.0.0.1", self.port), backlog=1024)
             self.port = self._listening.getsockname()[1]
         self._open: set[socket.socket] = set()
+        self._probes: dict[object, threading.Event] = {}
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -225,6 +226,16 @@ class Upstream:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
+    def catch_up(self) -> None:
+        """Wait until every connection that was made so far is accepted: they are in the order in which they were made."""
+        if self.path:
+            return
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            accepted = self._probes[probe.getsockname()] = threading.Event()
+            probe.connect(("127.0.0.1", self.port))
+            assert accepted.wait(WAIT_S), "the upstream accepts nothing"
+
     def close(self) -> None:
         """Listen no more and end every connection."""
         with contextlib.suppress(OSError):
@@ -235,7 +246,12 @@ class Upstream:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                sock, _ = self._listening.accept()
+                sock, peer = self._listening.accept()
+                probed = self._probes.pop(peer, None)
+                if probed is not None:
+                    sock.close()
+                    probed.set()
+                    continue
                 self._open.add(sock)
                 self.accepted += 1
                 threading.Thread(target=self._serve, args=(sock, self.accepted), daemon=True).start()
