@@ -51,7 +51,7 @@ class Dialler(Protocol):
 class Dial:
     """One exchange's attempt to get a new connection."""
 
-    __slots__ = ("_dialler", "_first", "_late", "_pool", "_task", "_timer")
+    __slots__ = ("_counted", "_dialler", "_first", "_late", "_pool", "_task", "_timer")
 
     def __init__(self, pool: Pool, first: Backend, dialler: Dialler) -> None:
         self._pool = pool
@@ -59,6 +59,8 @@ class Dial:
         self._dialler: Dialler | None = dialler
         self._late = False
         self._timer = pool.wheel.timer(self._expired)
+        self._counted: Backend | None = None
+        self._count(first)
         self._task = pool.loop.create_task(self._run(), name=f"dial {first.label}")
 
     def __repr__(self) -> str:
@@ -68,7 +70,16 @@ class Dial:
         """Give up: nobody waits any more."""
         self._dialler = None
         self._timer.stop()
+        self._count(None)
         self._task.cancel()
+
+    def _count(self, backend: Backend | None) -> None:
+        """Be one of the requests that *backend* works on, from the moment of the choice: the next one falls in the same turn."""
+        if self._counted is not None:
+            self._counted.dialling -= 1
+        self._counted = backend
+        if backend is not None:
+            backend.dialling += 1
 
     async def _run(self) -> None:
         try:
@@ -76,6 +87,8 @@ class Dial:
         except Exception as error:  # nobody waits for this task: the exchange must hear of it
             if self._dialler is not None:
                 self._dialler.broken(error)
+        finally:
+            self._count(None)
 
     async def _try(self) -> None:
         reason, detail = Reason.UPSTREAM_CONNECT_FAILED, "no endpoint"
@@ -99,6 +112,7 @@ class Dial:
                     break
             else:
                 backend.reached(clock.now())
+                self._count(None)
                 self._done(upstream)
                 return
             backend.unreached(clock.now())
@@ -114,23 +128,20 @@ class Dial:
 
     async def _reach(self, backend: Backend, due_at: float, waiting: int) -> Upstream:
         """Return a connection to *backend*, while *waiting* endpoints may still be tried until *due_at*."""
-        backend.dialling += 1
-        try:
-            if backend.endpoint.path:
-                return await self._connect(backend, "", self._span_s(due_at, waiting))
-            failure = OSError("no address")
-            addresses = await self._pool.names.addresses(backend.endpoint.host)
-            for left, address in zip(range(len(addresses) - 1, -1, -1), addresses, strict=True):
-                try:
-                    return await self._connect(backend, address, self._span_s(due_at, waiting + left))
-                except OSError as error:  # a timeout is one, too
-                    failure = error
-                    if error.errno in _EXHAUSTED:
-                        break
-                    self._pool.names.failed(backend.endpoint.host, address)
-            raise failure
-        finally:
-            backend.dialling -= 1
+        self._count(backend)
+        if backend.endpoint.path:
+            return await self._connect(backend, "", self._span_s(due_at, waiting))
+        failure = OSError("no address")
+        addresses = await self._pool.names.addresses(backend.endpoint.host)
+        for left, address in zip(range(len(addresses) - 1, -1, -1), addresses, strict=True):
+            try:
+                return await self._connect(backend, address, self._span_s(due_at, waiting + left))
+            except OSError as error:  # a timeout is one, too
+                failure = error
+                if error.errno in _EXHAUSTED:
+                    break
+                self._pool.names.failed(backend.endpoint.host, address)
+        raise failure
 
     def _span_s(self, due_at: float, waiting: int) -> float:
         left_s = max(_LAST_S, due_at - clock.now())

@@ -198,6 +198,7 @@ def test_a_tunnel_passes_bytes_and_half_an_end(connect: Callable[..., Client], u
         conn.send(SWITCH)
         if who == "api":
             say_end(conn.sock)
+            conn.tell("said")
             conn.tell(conn._exactly(len(data)))
         else:
             conn.tell(conn.sock.recv(100))
@@ -209,6 +210,7 @@ def test_a_tunnel_passes_bytes_and_half_an_end(connect: Callable[..., Client], u
         client.send(OFFER)
         client.read_head()
         if who == "api":
+            assert upstream.next_news() == "said"
             client.send(data)
             assert upstream.next_news() == data
             assert client.closed()
