@@ -78,6 +78,7 @@ class Child:
         heard_at: Monotonic seconds of the last heartbeat; None until the first one.
         ready: What it said last.
         draining: It was told to leave.
+        silent_s: For how long nothing came while the supervisor listened (`crew.py`).
         facts: The rest of its last heartbeat.
         unread: The beginning of a line whose end has not come yet.
     """
@@ -92,6 +93,7 @@ class Child:
     heard_at: float | None = None
     ready: bool = False
     draining: bool = False
+    silent_s: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
     unread: str = ""
 
@@ -116,7 +118,7 @@ class Child:
         if not received:
             return False
         for line in self._lines(received):
-            self.heard_at = now
+            self.heard_at, self.silent_s = now, 0.0
             self.ready = bool(line.get("ready"))
             self.facts = line
         return True

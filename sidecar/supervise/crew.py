@@ -14,7 +14,9 @@ Tables
 
 What can go wrong
     A child that cannot be started (no memory, no descriptors) is tried again as if it had died. The supervisor itself was
-    held up: what its children said meanwhile is heard before their silence is judged.
+    held up: what its children said meanwhile is heard before their silence is judged. All of them were held up together (a
+    paused container or virtual machine, a machine without a free core): only the time in which the supervisor itself turned
+    counts as silence, so that healthy children are not killed for a pause that nobody could speak in.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from sidecar.supervise.say import say
 
 SILENCE_S: Final = 5.0
 START_S: Final = 30.0
+LONGEST_TURN_S: Final = 1.0  # a turn takes 0.25 s at most; what it took beyond this it was held up
 _INHERITS: Final = {Kind.CONTROLLER: ("observe", "admin", "link"), Kind.WORKER: ("listen",)}
 
 
@@ -61,6 +64,7 @@ class Crew:
         self._told = told
         self._children: list[Child] = []
         self._due: list[tuple[float, Kind]] = []
+        self._turned_at = clock.now()
         self._backoff = {kind: Backoff() for kind in Kind}
 
     def __repr__(self) -> str:
@@ -216,8 +220,12 @@ class Crew:
         say(f"{child.name} died ({how}); the next one starts in {delay_s:.1f} s", level="error", pid=child.process.pid)
 
     def _end_silent(self, now: float) -> None:
+        listened_s = max(0.0, min(now - self._turned_at, LONGEST_TURN_S))
+        self._turned_at = now
         for child in self._children:
+            child.silent_s += listened_s
             limit_s = START_S if child.heard_at is None else SILENCE_S
-            if now - (child.heard_at or child.started_at) > limit_s and child.process.poll() is None:
+            if child.silent_s > limit_s and child.process.poll() is None:
                 say(f"{child.name} was silent for {limit_s:.0f} s and is killed", level="error", pid=child.process.pid)
                 child.process.kill()
+                child.silent_s = 0.0  # it is said once; the next turn buries it

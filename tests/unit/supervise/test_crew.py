@@ -15,7 +15,7 @@ import pytest
 from sidecar import clock
 from sidecar.supervise import child as module
 from sidecar.supervise.child import Kind
-from sidecar.supervise.crew import SILENCE_S, START_S, Crew
+from sidecar.supervise.crew import LONGEST_TURN_S, SILENCE_S, START_S, Crew
 from tests.support.patience import WAIT_S
 
 PROGRAM = """
@@ -35,6 +35,7 @@ class Desk:
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
         self.sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in ("listen", "observe", "admin", "link")}
+        self.turned_at = clock.now()
         self.crew = Crew(self.selector, self.sockets, dict)
 
     def until(self, true: Callable[[], object]) -> None:
@@ -44,7 +45,14 @@ class Desk:
             assert time.monotonic() < deadline, self.crew
             for key, _ in self.selector.select(0.01):
                 key.data(clock.now())
-            self.crew.turn(clock.now())
+            self.turned_at = clock.now()
+            self.crew.turn(self.turned_at)
+
+    def turns(self, seconds: float, *, step_s: float = 0.05) -> None:
+        """Let the crew turn as if so much time passed, without hearing anybody."""
+        for number in range(1, round(seconds / step_s) + 1):
+            self.crew.turn(self.turned_at + number * step_s)
+        self.turned_at += seconds
 
     def close(self) -> None:
         """End everybody."""
@@ -90,27 +98,44 @@ def test_who_dies_is_started_again_and_later_each_time(desk: Desk) -> None:
     assert desk.crew.workers[0].index == 0
 
 
-def test_who_is_silent_is_killed(desk: Desk) -> None:
+def test_who_is_silent_is_killed(desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
     """
-    A child that was heard has five seconds, one that starts has thirty.
+    A child that was heard has five seconds, one that starts has thirty; that it is killed is said once.
     """
     desk.crew.start(Kind.WORKER)
     (worker,) = desk.crew.workers
-    desk.crew.turn(worker.started_at + START_S - 0.1)
-    assert worker.process.poll() is None
     desk.until(lambda: worker.ready)
     worker.process.send_signal(signal.SIGSTOP)
-    assert worker.heard_at is not None
-    desk.crew.turn(worker.heard_at + SILENCE_S - 0.1)
+    desk.turns(SILENCE_S - worker.silent_s - 0.1)
     assert worker.process.poll() is None
-    desk.crew.turn(worker.heard_at + SILENCE_S + 0.1)
+    desk.turns(0.2)
     assert worker.process.wait(WAIT_S) == -signal.SIGKILL
 
     desk.crew.start(Kind.CONTROLLER)
     (controller,) = desk.crew.controllers
     controller.process.send_signal(signal.SIGSTOP)
-    desk.crew.turn(controller.started_at + START_S + 0.1)
+    desk.turns(START_S - 0.1)
+    assert controller.process.poll() is None
+    desk.turns(0.2)
     assert controller.process.wait(WAIT_S) == -signal.SIGKILL
+    assert capfd.readouterr().err.count("is killed") == 2
+
+
+def test_a_pause_that_nobody_could_speak_in_kills_nobody(desk: Desk) -> None:
+    """
+    After a minute in which the supervisor itself did not turn, its children still have their time to be heard.
+    """
+    desk.crew.start(Kind.WORKER)
+    (worker,) = desk.crew.workers
+    desk.until(lambda: worker.ready)
+    worker.process.send_signal(signal.SIGSTOP)
+    before_s = worker.silent_s
+    desk.turns(60.0, step_s=60.0)
+    assert worker.silent_s == before_s + LONGEST_TURN_S
+    desk.turns(SILENCE_S - worker.silent_s - 0.1)
+    assert worker.process.poll() is None
+    desk.turns(0.2)
+    assert worker.process.wait(WAIT_S) == -signal.SIGKILL
 
 
 def test_who_leaves_in_order_is_no_death(desk: Desk) -> None:
