@@ -98,11 +98,13 @@ class Client:
     Args:
         admin: `http://HOST:PORT`, `https://…` or `unix:PATH`.
         token: The bearer token; empty sends none.
+        origin: Where the token came from, for the message that it is refused.
     """
 
-    def __init__(self, admin: str, token: str) -> None:
+    def __init__(self, admin: str, token: str, origin: str = "") -> None:
         self._admin = admin
         self._token = token
+        self._origin = origin
 
     def __repr__(self) -> str:
         return f"<Client of {self._admin}>"
@@ -256,7 +258,7 @@ class Client:
             return Answer(body, _time_of(response.headers.get("Date")), response.headers.get("ETag", ""))
         if kind != "application/problem+json" or not isinstance(body, dict):
             raise self._no_admin_api(response.status, kind)
-        raise _failure(response.status, body)
+        raise _failure(response.status, body, self._origin)
 
 
 def _time_of(date: str | None) -> datetime:
@@ -267,8 +269,9 @@ def _time_of(date: str | None) -> datetime:
 
 
 _HINTS: Final = {
-    401: "give a token: --token-file var/admin.token, or set SIDECAR_TOKEN or SIDECAR_TOKEN_FILE",
-    403: "use a token with a higher role; `sidecar status` shows yours",
+    401: "the first token lies in the sidecar's state directory, by default var/admin.token; name the file with "
+    "--token-file or SIDECAR_TOKEN_FILE",
+    403: "use a token with that role or a higher one; an admin makes one with `sidecar token new`",
     404: "list what there is, such as `sidecar incident list`",
     503: "the store does not take writes; `sidecar status` says why",
 }
@@ -276,8 +279,10 @@ _OUR_HINT: Final = (401, 403)  # the CLI knows better than the API what to type
 _INVALID: Final = (400, 413, 415, 422)
 
 
-def _failure(status: int, problem: Mapping[str, Any]) -> Failure:
+def _failure(status: int, problem: Mapping[str, Any], origin: str = "") -> Failure:
     text = str(problem.get("detail") or problem.get("title") or f"the sidecar answered {status}")
+    if status == http.HTTPStatus.UNAUTHORIZED and origin:
+        text += f" ({origin})"
     own = _HINTS.get(status, "")
     hint = own if own and status in _OUR_HINT else str(problem.get("hint") or own)
     errors = tuple(problem.get("errors") or ())
@@ -303,6 +308,17 @@ def find_token(token_file: Path | None, environ: Mapping[str, str]) -> str:
         raise Failure(
             Exit.USAGE, f"the token file {named} cannot be read: {why(error)}", "name a readable file with --token-file"
         ) from error
+
+
+def token_origin(token_file: Path | None, environ: Mapping[str, str]) -> str:
+    """Return in words where `find_token` takes the token from, or would."""
+    if token_file is not None:
+        return f"from --token-file {token_file}"
+    for name in ("SIDECAR_TOKEN", "SIDECAR_TOKEN_FILE"):
+        if given := environ.get(name):
+            return f"from {name}" if name == "SIDECAR_TOKEN" else f"from {name}, {given}"
+    fallback = Path(environ.get("SIDECAR__STATE", "var")) / "admin.token"
+    return f"from {fallback}" if fallback.exists() else f"none was given, and there is no {fallback} here"
 
 
 def find_admin(admin: str | None, environ: Mapping[str, str] = os.environ) -> str:

@@ -34,14 +34,14 @@ breaker = typer.Typer(
 @app.command("list", epilog="Example: sidecar control list -o json | jq '.items[] | select(.state == \"cannot run\")'")
 @command
 def list_(session: Session) -> None:
-    """List every control: off, observe, enforce, or cannot run and why."""
+    """List every control: off, observe, enforce, or cannot run and why. CONFIRMED: of the verdicts on a detector's alarms, how many said that it was right."""
 
     def table(answer: Any, _: datetime) -> RenderableType:
         rows = (
             (i["route"], i.get("id") or i["name"], render.state(i["state"]), verdicts(i), i.get("why") or "")
             for i in answer["items"]
         )
-        return render.table("", ("ROUTE", "CONTROL", "STATE", "RIGHT", "WHY"), rows, "No controls.")
+        return render.table("", ("ROUTE", "CONTROL", "STATE", "CONFIRMED", "WHY"), rows, "No controls.")
 
     session.show(lambda: session.client.get("/controls"), table)
 

@@ -114,13 +114,20 @@ def moment(text: str | None, now: datetime) -> str:
     return f"{at.strftime(form)} ({words})"
 
 
+_WHAT: Final = {"errors": " fail", "trip": " fail", "latency": " slow", "refusals": " refused", "drift": " fail"}
+
+
 def measured(signal: Mapping[str, Any]) -> str:
-    """Return a signal's value, its worst, its baseline and its sample: `2% now, 100% at worst (normally 0.1%), 34 requests`."""
+    """Return a signal's value, its worst, its baseline and its sample: `2% fail lately, 100% at worst (normally 0.1%), 34 requests`."""
     unit = signal.get("unit", "ratio")
     value, baseline = _in(unit, signal.get("value")), _in(unit, signal.get("baseline"))
     worst = _in(unit, signal.get("worst", signal.get("value")))
-    present = value if worst == value else f"{value} now, {worst} at worst"
-    return f"{present} (normally {baseline}), {signal.get('sample')} requests"
+    what = _WHAT.get(signal.get("detector", ""), "") if unit == "ratio" else ""
+    present = f"{value}{what}" if worst == value else f"{value}{what} lately, {worst} at worst"
+    if not signal.get("sample") and signal.get("detector") != "silence":
+        return f"{worst}{what} at worst (normally {baseline}), no requests now"
+    times = f"opened {signal.get('score', 1):.0f}×; " if signal.get("detector") == "trip" else ""
+    return f"{times}{present} (normally {baseline}), {signal.get('sample')} requests"
 
 
 def _in(unit: str, value: float | None) -> str:

@@ -25,7 +25,7 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 
-from sidecar.cli.client import Answer, Client, Exit, Failure, find_admin, find_token
+from sidecar.cli.client import Answer, Client, Exit, Failure, find_admin, find_token, token_origin
 from sidecar.cli.render import as_json, failure_lines
 
 WATCH_S: Final = 1.0
@@ -80,7 +80,8 @@ class Session:
     @property
     def client(self) -> Client:
         """Connect with the token that was found."""
-        return Client(find_admin(self.admin), find_token(self.token_file, os.environ))
+        origin = token_origin(self.token_file, os.environ)
+        return Client(find_admin(self.admin), find_token(self.token_file, os.environ), origin)
 
     @property
     def console(self) -> Console:

@@ -32,7 +32,7 @@ from sidecar.decide.policy import Case, proven_again
 from sidecar.decide.suspect import first_suspect
 from sidecar.facts import Detector, Moment, Scope, ScopeKind, Signal
 from sidecar.incident import evidence, lifecycle, tally
-from sidecar.incident.lifecycle import FOLD_S, Affected, Impact, Incident, Resolution, Verdict
+from sidecar.incident.lifecycle import FOLD_S, IDLE_S, Affected, Impact, Incident, Resolution, Verdict
 
 YOUNG_S: Final = 30.0
 WIDEN_S: Final = 5.0
@@ -282,7 +282,7 @@ class Intake:
 
     def _hear(self, incident: Incident, findings: Sequence[Finding], now: Moment) -> None:
         signals = tuple(signal for finding in findings for signal in finding.case.signals)
-        heard = lifecycle.hear(incident, signals, now)
+        heard = replace(lifecycle.hear(incident, signals, now), idle=self._idle(incident.scope, now))
         known = {claim.key for claim in incident.claims}
         for claim in heard.claims:
             if claim.key not in known:
@@ -305,6 +305,12 @@ class Intake:
             self._book.move_incident(heard, now)
         if heard.suspect is None and heard.detectors != incident.detectors:
             self._suspect(heard, heard.detectors, heard.onset.at, now)
+
+    def _idle(self, scope: Scope, now: Moment) -> bool:
+        """Tell whether no request came or waited on the routes of *scope* lately; not known soon after a start."""
+        rows = self._history.window(self._history.routes_of(scope), now.at - IDLE_S)
+        known = bool(rows) and now.at - min(row.at for row in rows) >= IDLE_S - 1.5
+        return known and not any(row.arrivals or row.in_flight for row in rows)
 
 
 def _ordered(scope: Scope, findings: Sequence[Finding]) -> list[Case]:

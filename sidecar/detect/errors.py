@@ -231,9 +231,9 @@ class ErrorDetector:
             return since.requests, since.bad
         return requests, bad
 
-    def measured_ratio(self) -> tuple[float, float]:
-        """Return (failure ratio, requests) of the last 30 s, whatever the state."""
-        requests, bad = self._recent.since(self._at - RECENT_S)
+    def measured_ratio(self, onset_at: float) -> tuple[float, float]:
+        """Return (failure ratio, requests) since *onset_at*, of the last 30 s at most, whatever the state."""
+        requests, bad = self._recent.since(max(onset_at, self._at - RECENT_S))
         return (bad / requests if requests else 0.0), requests
 
     def signal(self, scope: Scope) -> Signal | None:

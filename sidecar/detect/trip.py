@@ -66,7 +66,7 @@ class TripDetector:
         self.trips, self.since_at, self._seen_at = 0, None, None
 
     def signal(self, scope: Scope, ratio: float, normal: float, sample: float) -> Signal | None:
-        """Return the claim while it stands, with the failure ratio that the error detector measured."""
+        """Return the claim while it stands, with the failure ratio since its onset as the error detector measured it."""
         if self.since_at is None:
             return None
         return Signal(

@@ -111,8 +111,8 @@ class Watch:
         claims += self.traffic.signals(scope)
         claims.append(self.refusals.signal(scope))
         claims.append(self.drift.signal(scope))
-        if self.trip.trips:
-            ratio, sample = self.errors.measured_ratio()
+        if self.trip.since_at is not None:
+            ratio, sample = self.errors.measured_ratio(self.trip.since_at)
             claims.append(self.trip.signal(scope, ratio, self.errors.baseline.ratio, sample))
         return [claim for claim in claims if claim is not None]
 

@@ -94,6 +94,7 @@ def public(
         "would_have": None if incident.isolations else _proposal(incident),
         "not_isolated_because": None if incident.isolations else incident.ruling or None,
         "budget_reached": incident.budget_reached,
+        "idle": incident.idle,
         "old_verdict": incident.quote or None,
         "affected": _affected(incident.affected),
         "impact": {
@@ -238,6 +239,7 @@ def from_kept(row: Mapping[str, Any], now: Moment) -> Incident:
         ruling=row["ruling"],
         quote=row["quote"],
         budget_reached=row["budget_reached"],
+        idle=row.get("idle", False),
         drill=row.get("drill", False),
         ticks=tuple(Ticked(**tick) for tick in row.get("ticks", ())),
     )

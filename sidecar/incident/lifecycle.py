@@ -30,6 +30,7 @@ from sidecar.facts import Action, Detector, Moment, Scope, Signal
 
 FOLD_S: Final = 300.0  # behaviour.md: signals on the same scope within 5 min are one cause
 QUIET_SCORE: Final = 0.2  # detection.md: an alarm closes below 0.2·h
+IDLE_S: Final = 5.0
 SPEAKING: Final = 20  # requests from which a ratio says something
 MAX_CLAIMS: Final = 12
 
@@ -212,6 +213,7 @@ class Incident:
         quote: An old verdict on the same fingerprint, quoted.
         drill: It was made by a drill: nobody is paged, nothing is learnt from it.
         ticks: Steps of the runbook that were done.
+        idle: No request of its routes came or waited for `IDLE_S`: what is said of them is past.
         budget_reached: More passes than the policy's share, because of the blast-radius budget.
     """
 
@@ -241,6 +243,7 @@ class Incident:
     ruling: str = ""
     quote: str = ""
     budget_reached: bool = False
+    idle: bool = False
     drill: bool = False
     ticks: tuple[Ticked, ...] = ()
     affected: Affected = field(default_factory=Affected)
@@ -296,6 +299,8 @@ def hear(incident: Incident, signals: tuple[Signal, ...], now: Moment) -> Incide
 def _worse(old: Signal, new: Signal) -> Signal:
     if new.detector is Detector.SILENCE:  # the fewer requests, the worse: no request at all says the most
         return new if new.value < old.value else old
+    if new.detector is Detector.TRIP:  # a breaker needs no sample, and what came after its opening says nothing of it
+        return new if new.value > old.value else old
     if (old.sample >= SPEAKING) != (new.sample >= SPEAKING):
         return old if old.sample >= SPEAKING else new
     return new if new.value - new.baseline > old.value - old.baseline else old

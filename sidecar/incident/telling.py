@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sidecar.facts import Detector, Moment, Scope, ScopeKind
+from sidecar.facts import Detector, Moment, Scope, ScopeKind, Signal
 from sidecar.incident.lifecycle import Claim, Incident, IncidentState, Suspect, Verdict
 from sidecar.incident.words import clock, duration, many, measured, percent, unix_of
 
@@ -74,7 +74,7 @@ def place(scope: Scope, method: str = "") -> str:
 
 def title(incident: Incident) -> str:
     """Return one line: where, what, and what is normal."""
-    words = claim_text(incident.lead, incident.scope, running=incident.running)
+    words = claim_text(incident.lead, incident.scope, running=incident.running, idle=incident.idle)
     drill = "[drill] " if incident.drill else ""
     return f"{drill}{place(incident.scope, incident.affected.method)}: {words}"
 
@@ -85,14 +85,25 @@ def eased(claim: Claim) -> bool:
     return abs(now.value - now.baseline) <= EASED * abs(worst.value - worst.baseline) and now.value != worst.value
 
 
-def claim_text(claim: Claim, scope: Scope, *, running: bool = False) -> str:
-    """Return what one signal says in plain words: its worst, and when it goes on at much less, its present too."""
+def claim_text(claim: Claim, scope: Scope, *, running: bool = False, idle: bool = False) -> str:
+    """
+    Return what one signal says in plain words: its worst, and when it goes on at much less, its present too.
+
+    Args:
+        claim: Which one.
+        scope: Of the incident.
+        running: The incident has not ended.
+        idle: No request comes at present.
+    """
     signal = claim.worst
     value, normal = measured(signal.value, signal.unit), measured(signal.baseline, signal.unit)
     whose = "its requests" if scope.kind is ScopeKind.CLIENT else "requests"
-    was = running and eased(claim)
+    silent = running and idle and signal.detector is not Detector.SILENCE
+    was = silent or (running and eased(claim))
     usual = f"before: {normal}" if signal.detector is Detector.REFUSALS else f"normally {normal}"
-    if was:
+    if silent:
+        usual = f"no requests now, {usual}"
+    elif was:
         usual = f"{measured(claim.signal.value, signal.unit)} now, {usual}"
     match signal.detector:
         case Detector.ERRORS:
@@ -111,7 +122,12 @@ def claim_text(claim: Claim, scope: Scope, *, running: bool = False) -> str:
         case Detector.DRIFT:
             return _drift_text(value, signal.unit, usual, was=was)
         case Detector.TRIP:
-            return f"the breaker opened ({value} failed)" if signal.unit == "ratio" else "the breaker opened"
+            return f"the breaker opened{_failed_before(signal, value)}"
+
+
+def _failed_before(signal: Signal, value: str) -> str:
+    """Return what failed around a trip; nothing when slow answers were its cause."""
+    return f" ({value} of {many(signal.sample, 'request')} failed)" if signal.value > signal.baseline else ""
 
 
 def _drift_text(value: str, unit: str, usual: str, *, was: bool) -> str:

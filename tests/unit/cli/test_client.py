@@ -11,7 +11,7 @@ from typing import Self
 
 import pytest
 
-from sidecar.cli.client import Client, Exit, Failure, find_admin, find_token, quoted
+from sidecar.cli.client import Client, Exit, Failure, find_admin, find_token, quoted, token_origin
 from tests.support import documents as d
 from tests.support.admin import admin_server
 from tests.support.control import SECRETS
@@ -182,9 +182,13 @@ def test_where_the_token_is_found(tmp_path: Path) -> None:
     assert find_token(None, environ) == "state"
     environ["SIDECAR_TOKEN_FILE"] = str(named)
     assert find_token(None, environ) == "named"
+    assert token_origin(None, environ) == f"from SIDECAR_TOKEN_FILE, {named}"
     environ["SIDECAR_TOKEN"] = " variable "
     assert find_token(None, environ) == "variable"
+    assert token_origin(None, environ) == "from SIDECAR_TOKEN"
     assert find_token(flag, environ) == "flag"
+    assert token_origin(flag, environ) == f"from --token-file {flag}"
+    assert token_origin(None, {"SIDECAR__STATE": "/none"}) == "none was given, and there is no /none/admin.token here"
     assert find_token(None, {"SIDECAR__STATE": str(tmp_path)}) == ""
     with pytest.raises(Failure, match="cannot be read"):
         find_token(tmp_path / "none", environ)

@@ -49,11 +49,15 @@ def test_measured_by_unit() -> None:
     """A signal's value stands beside what is normal, in its own unit."""
     rate = {"value": 12.5, "baseline": 3.0, "sample": 40, "unit": "per_s"}
     eased = {**d.SLOW, "value": 0.09, "worst": 1.9}
-    assert [render.measured(s) for s in (d.SIGNAL, d.SLOW, rate, eased)] == [
-        "62% (normally 0.1%), 340 requests",
+    past = {**d.SIGNAL, "value": 0.0, "worst": 0.62, "sample": 0}
+    trip = {**d.SIGNAL, "detector": "trip", "score": 2.0, "sample": 60}
+    assert [render.measured(s) for s in (d.SIGNAL, d.SLOW, rate, eased, past, trip)] == [
+        "62% fail (normally 0.1%), 340 requests",
         "1.9s (normally 80ms), 340 requests",
         "12.5/s (normally 3/s), 40 requests",
-        "90ms now, 1.9s at worst (normally 80ms), 340 requests",
+        "90ms lately, 1.9s at worst (normally 80ms), 340 requests",
+        "62% fail at worst (normally 0.1%), no requests now",
+        "opened 2×; 62% fail (normally 0.1%), 60 requests",
     ]
 
 

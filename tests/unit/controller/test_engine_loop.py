@@ -36,6 +36,21 @@ def test_a_total_outage_is_isolated_within_its_window() -> None:
     ) == (Action.THROTTLE, 0.1, True, "1")  # fmt: skip
 
 
+def test_what_is_told_of_a_route_that_nobody_asks_any_more_is_past() -> None:
+    """
+    Five seconds without a request: the title says so; the next request brings the present tense back.
+    """
+    world = broken()
+    flows, world.flows = world.flows, []
+    world.run(4)
+    assert "requests fail (" in world.incident()["title"]
+    world.run(2)
+    assert "100 % of requests failed (no requests now, normally 0." in world.incident()["title"]
+    world.flows = flows
+    world.run(1)
+    assert "requests fail (" in world.incident()["title"]
+
+
 def test_only_the_failing_client_is_cut_off() -> None:
     """
     One client of four fails always: it alone is isolated, the others keep everything.

@@ -33,6 +33,19 @@ def test_a_trip_is_severe_and_satisfies_every_minimum() -> None:
     assert (signal.severe, signal.material, signal.value, signal.score) == (True, True, 0.7, 1.0)
 
 
+def test_what_was_well_before_it_does_not_thin_its_ratio() -> None:
+    """
+    The ratio is of the requests since the first failure of the run, not of the half minute around it.
+    """
+    play = Play()
+    for _ in range(25):
+        play.second()
+    play.second(failures=9)
+    signal = play.second(trips=1, failures=9)[Detector.TRIP]
+
+    assert (signal.value, signal.sample) == (0.9, 20)
+
+
 def test_it_stands_while_the_breaker_refuses_and_counts_retrips() -> None:
     """
     Refusals by the open breaker keep it, and each trip raises its score: one claim, not several.

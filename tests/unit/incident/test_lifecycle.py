@@ -103,6 +103,19 @@ def test_the_worst_of_a_silence_is_its_quietest_second() -> None:
     assert flood.claims[0].worst.value == 0.0
 
 
+def test_what_came_after_a_breaker_opened_says_nothing_of_its_trip() -> None:
+    """
+    All of 7 requests failed: neither a larger sample without a failure nor none at all takes its place.
+    """
+    tripped = incident(signal(Detector.TRIP, value=1.0, sample=7))
+
+    well = lifecycle.hear(tripped, (signal(Detector.TRIP, value=0.0, sample=35),), at(1))
+    none = lifecycle.hear(well, (signal(Detector.TRIP, value=0.0, sample=0),), at(2))
+
+    assert (none.claims[0].worst.value, none.claims[0].worst.sample) == (1.0, 7)
+    assert title(none) == "checkout: the breaker opened (100 % of 7 requests failed)"
+
+
 def test_a_surge_was_worst_at_its_height() -> None:
     """
     What lies on the healthy side of normal is never the worst, however far away.
@@ -225,7 +238,12 @@ def test_a_flap_reopens_and_counts() -> None:
             CHECKOUT,
             "POST checkout: only 8/s requests arrive (normally 20/s)",
         ),
-        (signal(Detector.TRIP, value=0.85), CHECKOUT, "POST checkout: the breaker opened (85 % failed)"),
+        (
+            signal(Detector.TRIP, value=0.85, sample=34),
+            CHECKOUT,
+            "POST checkout: the breaker opened (85 % of 34 requests failed)",
+        ),
+        (signal(Detector.TRIP, value=0.0), CHECKOUT, "POST checkout: the breaker opened"),
     ],
 )
 def test_titles_are_plain_words(told: Signal, scope: Scope, words: str) -> None:
