@@ -101,10 +101,9 @@ def claim_text(claim: Claim, scope: Scope, *, running: bool = False, idle: bool 
     silent = running and idle and signal.detector is not Detector.SILENCE
     was = silent or (running and eased(claim))
     usual = f"before: {normal}" if signal.detector is Detector.REFUSALS else f"normally {normal}"
-    if silent:
-        usual = f"no requests now, {usual}"
-    elif was:
-        usual = f"{measured(claim.signal.value, signal.unit)} now, {usual}"
+    if was:
+        present = "no requests" if silent else measured(claim.signal.value, signal.unit)
+        usual = f"{present} now, {usual}"
     match signal.detector:
         case Detector.ERRORS:
             return f"{value} of {whose} {'failed' if was else 'fail'} ({usual})"
