@@ -46,6 +46,10 @@ class Round:
     memory: Cost
 
 
+STRAY_RATIO = 1e-4
+"""A neighbour may answer so few requests badly and still be compared: with 256 connections the naive proxy does."""
+
+
 def body(size: int = BODY_BYTES) -> str:
     """Return *size* bytes of JSON, by default as many as a small API answers with."""
     row = {"id": 7, "name": "blue cup", "price_cents": 458, "stock": 1000000, "text": ""}
@@ -61,7 +65,7 @@ def measure(
     before = cost(running.process.pid)
     load = wrk(running.port, connections=connections, seconds=seconds, core=LOAD_CORE, script=script, tls=tls)
     after = cost(running.process.pid)
-    if load.bad:
+    if load.bad and (running.name == "sidecar" or load.bad > STRAY_RATIO * load.requests):
         raise SystemExit(f"{running.name} answered {load.bad} requests badly: no figure of it counts")
     user, system = after.user_us - before.user_us, after.system_us - before.system_us
     share = user / (user + system) if user + system else 0.0

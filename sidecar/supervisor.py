@@ -158,6 +158,7 @@ class Supervisor:
                 path = self._static.get(name, "").removeprefix("unix:") or str(link_path(self._runtime))
                 Path(path).unlink(missing_ok=True)
         self._lock.close()
+        self._signals.end()
 
     # --- children ---------------------------------------------------------------------------------------------
 

@@ -160,9 +160,16 @@ def _anybody() -> ssl.SSLContext:
     return made
 
 
+def _return(body: str) -> str:
+    """Write nginx's words for an answer of *body*; one word of its config holds at most 4 KiB."""
+    parts = [body[at : at + 4000] for at in range(0, len(body), 4000)]
+    sets = "".join(f"set $part{i} '{part}'; " for i, part in enumerate(parts))
+    return f"{sets}return 200 '{''.join(f'$part{i}' for i in range(len(parts)))}';"
+
+
 def start_backend(folder: Path, core: int, body: str) -> Running:
     """Start the API that all peers stand before."""
     port = free_port()
     config = folder / "backend.conf"
-    config.write_text((HERE / "backend.conf").read_text().format(dir=folder, port=port, body=body))
+    config.write_text((HERE / "backend.conf").read_text().format(dir=folder, port=port, body=_return(body)))
     return Running("backend", [program("nginx"), "-c", str(config)], core, port, folder / "backend.log")

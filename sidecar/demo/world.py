@@ -196,7 +196,11 @@ class World:
     def _start_sidecar(self) -> None:
         file = self.folder / "sidecar.yaml"
         file.write_text(self.config(), encoding="utf-8")
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}
+        environ = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("SIDECAR_") or name == "SIDECAR_INTERPRETED"
+        }
         with self.log.open("wb") as log:
             command = [sys.executable, "-m", "sidecar", "run", "-c", str(file)]
             started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)

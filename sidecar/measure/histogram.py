@@ -36,7 +36,9 @@ LOWER_S: Final[tuple[float, ...]] = (0.0, *UPPER_S[:-1])
 MIDDLE_S: Final[tuple[float, ...]] = tuple(2.0 ** ((i - 84.5) / PER_OCTAVE) for i in range(SIZE))
 
 # OpenTelemetry's semantic conventions for http.server.request.duration.
-OTEL_BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+OTEL_BOUNDS_S: Final[tuple[float, ...]] = (
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip
 
 Counts = Mapping[int, int]
 

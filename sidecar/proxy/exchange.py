@@ -49,7 +49,7 @@ from sidecar.proxy.outbox import MOST_BYTES
 from sidecar.proxy.payload import NO_BODY, answer_part, body_of, refusal_of, request_part, skippable
 from sidecar.proxy.plane import Client, Live, Plane, Route
 from sidecar.proxy.pool import HOT_S
-from sidecar.proxy.shaper import Place
+from sidecar.proxy.shaper import Waiting
 from sidecar.proxy.trace import new_trace
 from sidecar.proxy.tunnel import Tunnel
 from sidecar.proxy.upgrade import offered, with_offer
@@ -84,7 +84,7 @@ class Exchange(Account):
         self.sent_at = _UNSENT
         self.status = 0
         self._ticket: Ticket | None = None
-        self._place: Place | None = None
+        self._place: Waiting | None = None
         self._early = self.upgrade = self._trace = b""
         self._home: Home | None = None
         self._decision = ""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import httptools
 
@@ -55,8 +55,14 @@ class _Sink:
     """What httptools reports to: fields only; the Nones spare it failing look-ups of attributes."""
 
     __slots__ = ("on_header",)
-    on_message_begin = on_url = on_headers_complete = on_body = on_message_complete = None
-    on_chunk_header = on_chunk_complete = on_status = None
+    on_message_begin: ClassVar[None] = None
+    on_url: ClassVar[None] = None
+    on_status: ClassVar[None] = None
+    on_headers_complete: ClassVar[None] = None
+    on_body: ClassVar[None] = None
+    on_message_complete: ClassVar[None] = None
+    on_chunk_header: ClassVar[None] = None
+    on_chunk_complete: ClassVar[None] = None
 
     def __init__(self, on_header: Callable[[bytes, bytes], object]) -> None:
         self.on_header = on_header

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from heapq import nsmallest
 from operator import attrgetter
@@ -31,7 +30,7 @@ from sidecar.proxy.pool import Pool
 from sidecar.proxy.retry import RetryBudget
 from sidecar.proxy.room import ANY, Room
 from sidecar.proxy.route import Router
-from sidecar.proxy.shaper import Shaper
+from sidecar.proxy.shaper import Parks, Shaper
 from sidecar.proxy.storm import Storm
 from sidecar.proxy.tap import Samples, Tap
 from sidecar.proxy.tunnel import Tunnels
@@ -105,7 +104,7 @@ class Route:
     """One route, bound to its guards and counters."""
 
     __slots__ = (
-        "admit", "by_address", "client_key", "counters", "failure_statuses", "guard", "marked", "max_body_bytes", "name",
+        "_rule", "admit", "by_address", "client_key", "counters", "failure_statuses", "guard", "marked", "max_body_bytes", "name",
         "outcomes", "response_timeout_s", "samples", "shaper", "slow_s", "upgrades",
     )  # fmt: skip
 
@@ -119,9 +118,10 @@ class Route:
         slow_s: float = _NEVER_SLOW,
         shaper: Shaper | None = None,
     ) -> None:
+        self._rule = rule
         self.name = rule.name
         self.guard = guard
-        self.shaper = shaper
+        self.shaper: Parks | None = shaper
         self.admit = guard.admit if shaper is None else shaper.admit
         self.counters = counters
         self.samples = samples
@@ -140,8 +140,8 @@ class Route:
 
     def counting(self, counters: RouteCounters, reason: Reason) -> Route:
         """Return the same route for a request that is counted by *counters*, and told of with *reason*."""
-        other = copy(self)
-        other.counters = counters
+        other = Route(self._rule, self.guard, counters, self.samples, self.response_timeout_s, self.slow_s)
+        other.admit, other.shaper, other.outcomes = self.admit, self.shaper, self.outcomes
         other.marked = reason
         return other
 

@@ -23,7 +23,7 @@ What can go wrong
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sidecar import clock
@@ -31,7 +31,7 @@ from sidecar.facts import Fault, Outcome
 from sidecar.guard.guard import Ticket
 from sidecar.measure.counters import Kind, RouteCounters
 from sidecar.proxy.plane import Route
-from sidecar.proxy.shaper import Place, Waits
+from sidecar.proxy.shaper import Waiting, Waits
 from sidecar.reasons import Reason, Refusal
 
 _MET: Final = Refusal(Reason.DRILL, 1.0, "drill", "a drill injects this failure")
@@ -41,10 +41,13 @@ STEP_S: Final = 0.05  # ... or faster when there is little of it
 _WHOLE: Final = 1.0 - 1e-9
 
 
-class _Counters:
-    """Counts a request that a drill delayed: as ignored, and apart as what the API made of it."""
+class _Counters(RouteCounters):
+    """Counts a request that a drill delayed in its route's counters: as ignored, and apart as what the API made of it."""
+
+    __slots__ = ("_counters", "_delay_s")
 
     def __init__(self, counters: RouteCounters, delay_s: float) -> None:
+        super().__init__()
         self._counters = counters
         self._delay_s = delay_s
 
@@ -58,6 +61,10 @@ class _Counters:
     def rearrived(self) -> None:
         """Count a re-arrival."""
         self._counters.rearrived()
+
+    def would(self, refusals: Iterable[Refusal]) -> None:
+        """Count what observe mode would have refused."""
+        self._counters.would(refusals)
 
     def end(
         self, client: str, kind: Kind, duration_s: float,
@@ -73,7 +80,7 @@ class _Counters:
 
 
 class Held:
-    """One request that waits because of a drill; stands in for a shaper's `Place`."""
+    """One request that waits because of a drill."""
 
     __slots__ = ("_saboteur", "ticket", "timer", "waits")
 
@@ -116,7 +123,7 @@ class Saboteur:
     def begin(self) -> None:
         """Stand before the route's guards."""
         self.route.admit = self.admit
-        self.route.shaper = self  # type: ignore[assignment]  # an exchange calls `park` alone
+        self.route.shaper = self
 
     def end(self) -> None:
         """Step aside, and let what is held go on."""
@@ -144,7 +151,7 @@ class Saboteur:
         self._taken = ticket
         return _MET
 
-    def park(self, waits: Waits, client: str, refusal: Refusal, now: float) -> Place | Refusal:
+    def park(self, waits: Waits, client: str, refusal: Refusal, now: float) -> Waiting | Refusal:
         """Do to a request what the fault says; one that the guards refused is theirs."""
         ticket, self._taken = self._taken, None
         if refusal is not _MET or ticket is None:
@@ -157,11 +164,11 @@ class Saboteur:
         held = Held(self, waits, ticket)
         self._held[held] = None
         if self.fault.kind == "latency":
-            waits.route = self._marked()  # type: ignore[attr-defined]  # an exchange counts on its route
+            waits.route = self._marked()
             held.timer = self._loop.call_later(self.fault.delay_s, self._go_on, held)
         else:
             held.timer = self._loop.call_later(self.route.response_timeout_s, self._time_out, held)
-        return held  # type: ignore[return-value]  # of a place an exchange calls `leave` alone
+        return held
 
     # --- what becomes of what is held ---------------------------------------------------------------------------------
 
@@ -197,7 +204,7 @@ class Saboteur:
 
     def _marked(self) -> Route:
         counters = _Counters(self.route.counters, self.fault.delay_s)
-        return self.route.counting(counters, Reason.DRILL)  # type: ignore[arg-type]
+        return self.route.counting(counters, Reason.DRILL)
 
 
 class Saboteurs:

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aiolimiter import AsyncLimiter
 
@@ -45,6 +45,9 @@ from sidecar.guard.guard import RouteGuard, Ticket
 from sidecar.guard.limit import CLIENT, ROUTE, RULES
 from sidecar.guard.policies import LimitPolicy
 from sidecar.reasons import Reason, Refusal
+
+if TYPE_CHECKING:
+    from sidecar.proxy.plane import Route
 
 _SHAPED: Final = (RULES[ROUTE], RULES[CLIENT])
 _LEAVING: Final = Refusal(Reason.DRAINING, 1.0, "drain", "the sidecar is shutting down")
@@ -56,6 +59,9 @@ _STEADY: Final = 0.01  # a change of the rate below this is none
 class Waits(Protocol):
     """What waits."""
 
+    route: Route
+    """Where it counts; whoever holds it may set another (`Route.counting`)."""
+
     def admitted(self, ticket: Ticket, now: float) -> None:
         """Go on with *ticket*."""
 
@@ -64,6 +70,20 @@ class Waits(Protocol):
 
     def broken(self, error: Exception) -> None:
         """End because of a fault of our own."""
+
+
+class Waiting(Protocol):
+    """What a request is told that waits."""
+
+    def leave(self) -> None:
+        """Give it up: the client is gone."""
+
+
+class Parks(Protocol):
+    """Who lets a refused request wait."""
+
+    def park(self, waits: Waits, client: str, refusal: Refusal, now: float) -> Waiting | Refusal:
+        """Take *waits* in, or answer why not."""
 
 
 class Place:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from sidecar.compiled import WHY
 from sidecar.supervise.say import say
 
 
@@ -18,7 +19,14 @@ def greet(static: Mapping[str, Any], addresses: Mapping[str, str]) -> None:
         static: The static keys.
         addresses: Of `listen`, `observe` and `admin`, as they were bound.
     """
-    say("sidecar starts", pid=os.getpid(), **addresses, workers=static["workers"], state=static["state"])
+    say(
+        "sidecar starts",
+        pid=os.getpid(),
+        **addresses,
+        workers=static["workers"],
+        state=static["state"],
+        code=WHY or "compiled",
+    )
     if sys.stderr.isatty():
         urls = {
             name: f"http{'s' if name in static.get('secure', ()) else ''}://{addresses[name]}"

@@ -33,6 +33,12 @@ class SignalSocket:
     def __repr__(self) -> str:
         return f"<SignalSocket {[number.name for number in TAKEN]}>"
 
+    def end(self) -> None:
+        """Ignore from now on what asks to end: the exit code is settled."""
+        for number in TAKEN:
+            if number is not signal.SIGCHLD:
+                signal.signal(number, signal.SIG_IGN)
+
     def _read(self, _: float) -> None:
         for number in self._woken.recv(4096):
             if number in TAKEN:

@@ -12,10 +12,14 @@ fails on an exception, and on what must hold for any input:
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 
 import atheris
+
+os.environ["SIDECAR_INTERPRETED"] = "1"  # it can follow bytecode only
+import sidecar  # noqa: F401  decides how its modules are found; atheris then looks for them in that way
 
 with atheris.instrument_imports(include=["sidecar.proxy"]):
     from sidecar.proxy.body import ChunkedBody

@@ -40,4 +40,5 @@ def test_nothing_is_found_in_a_short_run(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS + 80, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    assert "Instrumenting sidecar.proxy.body" in done.stderr, "coverage leads only where there is bytecode"
     assert "Done " in done.stderr

@@ -83,7 +83,9 @@ def test_every_process_is_confined(started: Manager) -> None:
     A dynamic user, no capability, no new privileges, a system call filter: for supervisor, controller and worker.
     """
     pids = processes(started)
-    assert len(pids) == 3
+    assert len(pids) == 3, started.run("journalctl", "--no-pager", "-o", "short-precise", "-u", "sidecar").stdout[
+        -6000:
+    ]
     for pid in pids:
         text = started.run("cat", f"/proc/{pid}/status").stdout
         rows = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)

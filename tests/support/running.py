@@ -94,7 +94,11 @@ def running(folder: Path, upstream: str, more: str = "") -> Iterator[Running]:
         f"listen: 127.0.0.1:0\nobserve: 127.0.0.1:0\nadmin: {{listen: 127.0.0.1:0}}\nstate: {state}\n"
         f"upstream: {{endpoints: ['{upstream}']}}\n{more}"
     )
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR")}
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SIDECAR") or name == "SIDECAR_INTERPRETED"
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "sidecar", "run", "-c", "sidecar.yaml"],
         cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

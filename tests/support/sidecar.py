@@ -218,7 +218,11 @@ class Sidecar:
     @property
     def environment(self) -> dict[str, str]:
         """What it is started with; nothing of ours that begins with SIDECAR."""
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR")}
+        ours = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("SIDECAR") or name == "SIDECAR_INTERPRETED"
+        }
         return {**ours, "XDG_RUNTIME_DIR": str(self.folder), **self.environ}
 
     def write(self, text: str | None = None) -> str:
