@@ -139,7 +139,7 @@ class Supervisor:
         self._stand_in.expire(now)
         self._tell_facts(now)
         self._go_on_leaving(now)
-        self._notifier.turn(now, self._crew.serving, int(self._static["workers"]))
+        self._notifier.turn(now, self._crew.serving, int(self._static["workers"]), controlled=self._crew.controlled)
 
     def _bound(self) -> dict[str, socket.socket]:
         bound = bind_all({name: self._static[name] for name in LISTENERS})

@@ -78,9 +78,9 @@ class Child:
         heard_at: Monotonic seconds of the last heartbeat; None until the first one.
         ready: What it said last.
         draining: It was told to leave.
-        silent_s: For how long nothing came while the supervisor listened (`crew.py`).
         facts: The rest of its last heartbeat.
         unread: The beginning of a line whose end has not come yet.
+        silent_s: For how long nothing came while the supervisor listened (`crew.py`).
     """
 
     name: str
@@ -93,9 +93,9 @@ class Child:
     heard_at: float | None = None
     ready: bool = False
     draining: bool = False
-    silent_s: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
     unread: str = ""
+    silent_s: float = 0.0
 
     def __repr__(self) -> str:
         return f"<{self.name} pid {self.process.pid}{' ready' if self.ready else ''}{' draining' if self.draining else ''}>"

@@ -105,12 +105,10 @@ def pack(child: Child) -> Mapping[str, Any]:
 
 def unpack(row: Mapping[str, Any]) -> Child:
     """Return the child of a row; from now on this program watches it."""
-    child = Child(
+    return Child(
         row["name"], Kind(row["kind"]), row["index"], row["epoch"], Adopted(row["pid"]), listener(row["heart"]),
-        row["started_at"], row["heard_at"], row["ready"], row["draining"], row["facts"],
+        row["started_at"], row["heard_at"], row["ready"], row["draining"], row["facts"], row["unread"],
     )  # fmt: skip
-    child.unread = row["unread"]
-    return child
 
 
 def listener(descriptor: int) -> socket.socket:

@@ -3,13 +3,15 @@ Tells systemd how the sidecar is: sd_notify(3), one datagram a message, on the s
 
 Tables
     message       sent when                                              the unit then is
-    READY=1       the first worker serves, as `/readyz` says; and        active
-                  when a reload has ended, whichever way
+    READY=1       the first worker serves, as `/readyz` says, whether    active
+                  the controller does yet or not: traffic comes first;
+                  and when a reload has ended, whichever way
     RELOADING=1   SIGHUP, or the watched file has changed                reloading
     STOPPING=1    SIGTERM or SIGINT, with the time that draining         deactivating
                   takes, so that no TimeoutStopSec has to know it
     WATCHDOG=1    the supervisor's loop turns, twice per WATCHDOG_USEC   restarted when it is silent
-    STATUS=       the number of serving workers changes                  as `systemctl status` shows it
+    STATUS=       the number of serving workers changes, or whether a    as `systemctl status` shows it
+                  controller does
 
 What can go wrong
     No $NOTIFY_SOCKET: every call does nothing. The receiver's queue is full or it is being replaced: the message is
@@ -52,11 +54,11 @@ class Notifier:
     def __repr__(self) -> str:
         return f"<Notifier {'to ' + repr(self._to) if self._to else 'of nobody'}{' ready' if self._ready else ''}>"
 
-    def turn(self, now: float, serving: int, wanted: int) -> None:
-        """Say what has changed since the last turn; *serving* of *wanted* workers take requests."""
+    def turn(self, now: float, serving: int, wanted: int, *, controlled: bool = True) -> None:
+        """Say what has changed since the last turn; *serving* of *wanted* workers take requests, a controller is there or starts."""
         if self._socket is None:
             return
-        status = f"{serving} of {wanted} workers serve"
+        status = f"{serving} of {wanted} workers serve" + ("" if controlled else ", the controller is starting")
         if serving and not self._ready:
             self._ready = True
             self._owed.append("READY=1")

@@ -107,7 +107,7 @@ def test_the_service_manager_hears_a_whole_life(shop: Shop, tmp_path: Path) -> N
         with Sidecar(settings(shop.url), environ=environ) as running:
             hear("READY=1")
             assert "WATCHDOG=1" in heard
-            assert heard.index("STATUS=0 of 1 workers serve") < heard.index("READY=1")
+            assert heard.index("STATUS=0 of 1 workers serve, the controller is starting") < heard.index("READY=1")
             while heard.count("WATCHDOG=1") < 3:
                 heard.append(receiver.recv(4096).decode())
             running.signal(signal.SIGHUP)

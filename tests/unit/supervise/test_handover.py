@@ -52,7 +52,7 @@ def test_what_is_not_understood_is_said(text: str, problem: str) -> None:
 
 def test_a_child_goes_along() -> None:
     """
-    A child is the same one afterwards: known by its pid and heartbeat, half of a line included.
+    A child is the same one afterwards: known by its pid and heartbeat, half of a line included; its silence begins anew.
     """
     ours, theirs = socket.socketpair()
     process = subprocess.Popen(SLEEPS)
@@ -63,6 +63,7 @@ def test_a_child_goes_along() -> None:
         row = json.loads(json.dumps(pack(child)))
         ours.detach()
         heir = unpack(row)
+        assert (heir.ready, heir.facts["in_flight"], heir.silent_s) == (True, 3, 0.0)
         theirs.sendall(b"se}\n")
         assert heir.listen(3.0)
         assert (heir.name, heir.kind, heir.ready, heir.heard_at, heir.process.poll()) == (

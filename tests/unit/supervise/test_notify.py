@@ -46,15 +46,16 @@ def receiver(path: str) -> Iterator[Receiver]:
 
 def test_ready_is_said_once_when_the_first_worker_serves(receiver: Receiver, path: str) -> None:
     """
-    READY=1 follows the first worker that serves, not the start, and is not repeated when workers come and go.
+    READY=1 follows the first worker that serves, not the start nor the controller, and is not repeated when workers come and go.
     """
     told = Notifier({"NOTIFY_SOCKET": path}, PID)
 
-    told.turn(0.0, 0, 2)
-    assert receiver.heard() == ["STATUS=0 of 2 workers serve"]
-    told.turn(0.3, 1, 2)
-    assert receiver.heard() == ["READY=1", "STATUS=1 of 2 workers serve"]
+    told.turn(0.0, 0, 2, controlled=False)
+    assert receiver.heard() == ["STATUS=0 of 2 workers serve, the controller is starting"]
+    told.turn(0.3, 1, 2, controlled=False)
+    assert receiver.heard() == ["READY=1", "STATUS=1 of 2 workers serve, the controller is starting"]
     told.turn(0.5, 1, 2)
+    assert receiver.heard() == ["STATUS=1 of 2 workers serve"]
     told.turn(0.8, 0, 2)
     told.turn(1.0, 2, 2)
     assert receiver.heard() == ["STATUS=0 of 2 workers serve", "STATUS=2 of 2 workers serve"]
