@@ -12,7 +12,7 @@ from sidecar import clock
 from sidecar.proxy import refusing
 from sidecar.proxy.body import Body
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.framing import KNOWN_HEADS, MAX_HEAD_BYTES, find_head_end, parse_request_head
+from sidecar.proxy.framing import KNOWN_BYTES, KNOWN_HEADS, MAX_HEAD_BYTES, find_head_end, parse_request_head
 from sidecar.proxy.hop import Peer
 from sidecar.proxy.linger import Lingering
 from sidecar.proxy.outbox import NEVER
@@ -153,7 +153,7 @@ class Downstream(asyncio.BufferedProtocol):
         self._backlog, self._pending = False, b""
         while True:
             now = clock.now()
-            head = KNOWN_HEADS.get(data)
+            head = KNOWN_HEADS.get(data) if len(data) <= KNOWN_BYTES else None
             if head is not None:
                 data = b""
             else:

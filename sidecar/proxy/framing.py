@@ -403,6 +403,7 @@ def bad_request(detail: str) -> Refusal:
 
 _heads: Final[Memory[bytes, RequestHead]] = Memory(1024)
 KNOWN_HEADS: Final = _heads.kept  # for those who hold exactly one head, as most who read a request do
+KNOWN_BYTES: Final = REMEMBERED_BYTES  # what is longer is not worth its hash
 _lines: Final[Memory[bytes, RequestLine]] = Memory(1024)
 _sections: Final[tuple[Memory[bytes, Section], ...]] = (Memory(64), Memory(512))  # HTTP/1.0 and 1.1
 _responses: Final[tuple[Memory[bytes, ResponseHead], ...]] = (Memory(512), Memory(64))  # to others, to HEAD

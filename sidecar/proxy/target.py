@@ -50,6 +50,7 @@ _ORIGIN: Final = re.compile(
 )
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)(.*)")
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_SPECIAL: Final = re.compile(rb"[%;]|/[/.]")  # where there is none of these a path means one thing to everybody
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _CONTROL: Final = re.compile(rb"%(?:[01][0-9A-F]|7F)")
 _DOTS: Final = re.compile(rb"(?:/|%2F|%5C)\.\.?(?:[;/]|%2F|%5C|\Z)")
@@ -126,6 +127,8 @@ def _origin(target: bytes) -> Target | str:
     if match is None:
         return "the target holds a byte or percent-encoding that RFC 3986 does not allow there"
     path, query = match.groups()
+    if _SPECIAL.search(path) is None:
+        return tuple.__new__(Target, (path.decode("ascii"), target, None, False, ()))
     if b"%" in path:
         path = _ESCAPE.sub(_unescape, path)
         if _CONTROL.search(path):
