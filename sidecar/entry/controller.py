@@ -23,7 +23,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 import uvloop
@@ -52,6 +52,7 @@ from sidecar.link.server import LinkServer
 from sidecar.notify.dispatch import Dispatcher
 from sidecar.store.errors import StoreError
 from sidecar.store.key import load_install_key
+from sidecar.supervise.at_once import AtOnce
 from sidecar.supervise.tether import tether
 from sidecar.telemetry import logs
 from sidecar.telemetry.metrics import MetricViews, render
@@ -359,7 +360,7 @@ def main() -> int:
     """Run the controller and return its exit code."""
     gc.freeze()
     gc.enable()
-    logs.setup("controller")
+    logs.setup("controller", stream=cast("TextIO", AtOnce(sys.stderr)))
     told = Told.read(os.environ["SIDECAR_CHILD"])
     if told.supervisor:
         tether(told.supervisor)

@@ -32,5 +32,5 @@ def greet(static: Mapping[str, Any], addresses: Mapping[str, str]) -> None:
             name: f"http{'s' if name in static.get('secure', ()) else ''}://{addresses[name]}"
             for name in ("listen", "admin")
         }
-        say(f"your API is at {urls['listen']}, the console's API at {urls['admin']}")
+        say(f"your API is at {urls['listen']}, the admin API at {urls['admin']}")
         say("next: `sidecar status` in another terminal; Ctrl-C drains and stops")

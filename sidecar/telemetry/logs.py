@@ -20,6 +20,8 @@ MASK: Final = "***"
 _SECRET: Final = re.compile(
     r"secret|token|password|authorization|cookie|api_?key|install_?key|credential", re.IGNORECASE
 )
+_BLOCKS: Final = ("text", "exception")  # on a terminal each has lines of its own
+_IN_TEXT: Final = frozenset({"title", "commands"})  # an alert's text says them already
 _NOT_SECRET: Final = frozenset({"token_name", "tokens_total"})
 
 
@@ -84,8 +86,24 @@ class _Stamp:
 
 def _renderers(*, terminal: bool) -> list[structlog.types.Processor]:
     if terminal:
-        return [structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)]
+        return [structlog.processors.format_exc_info, _plain]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+
+
+def _plain(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    """Return a line as the supervisor writes it on a terminal; what has lines of its own follows, each one indented."""
+    moment, level, process, words = (str(event.pop(name, "")) for name in ("time", "level", "process", "event"))
+    blocks = [event.pop(name) for name in _BLOCKS if "\n" in str(event.get(name, ""))]
+    shown = {name: value for name, value in event.items() if not (blocks and name in _IN_TEXT)}
+    values = "".join(f" {name}={value}" for name, value in shown.items())
+    first = f"{moment[11:19]} {level.upper():7} {process}  {words}{' ' + values if values else ''}"
+    below = [f"    {line}" for block in blocks for line in str(block).splitlines()]
+    return "\n".join(_printable(line) for line in (first, *below))
+
+
+def _printable(line: str) -> str:
+    """Keep what a client chose from moving the terminal's cursor."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 def _drop_meta(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

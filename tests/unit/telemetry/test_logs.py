@@ -80,18 +80,27 @@ def test_secrets_are_masked_at_any_depth() -> None:
     assert line["name"] == "ops"
 
 
-def test_terminal_gets_readable_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal lines are for people, without colours when NO_COLOR is set."""
-    monkeypatch.setenv("NO_COLOR", "1")
+def test_terminal_gets_readable_lines() -> None:
+    """On a terminal lines look as the supervisor's; an alert's text stands below its line, and nothing moves the cursor."""
     out = Terminal()
     logs.setup("controller", stream=out)
 
-    structlog.get_logger().warning("disk is full", path="/x")
+    structlog.get_logger().warning("disk is full", path="/x\x1b[2J")
+    structlog.get_logger().error(
+        "alert", incident=1, title="checkout", commands=["a"], text="[severe] checkout\ntype a"
+    )
+    try:
+        int("boom")
+    except ValueError:
+        structlog.get_logger().exception("failed")
 
-    assert "disk is full" in out.getvalue()
-    assert "path=/x" in out.getvalue()
-    assert not out.getvalue().startswith("{")
-    assert "\x1b[" not in out.getvalue()
+    full, alert, severe, typed, failed, *trace = out.getvalue().splitlines()
+    assert full[9:] == "WARNING controller  disk is full  path=/x\N{REPLACEMENT CHARACTER}[2J"
+    assert (alert[9:], severe, typed) == (
+        "ERROR   controller  alert  incident=1", "    [severe] checkout", "    type a",
+    )  # fmt: skip
+    assert failed[9:] == "ERROR   controller  failed"
+    assert any("ValueError: invalid literal" in line for line in trace)
 
 
 @pytest.mark.parametrize(("level", "events"), [("error", []), ("debug", ["a", "b"]), ("nonsense", ["b"])])
