@@ -254,6 +254,7 @@ class Detector(StrEnum):
     SILENCE = "silence"
     REFUSALS = "refusals"
     TRIP = "trip"
+    BURN = "burn"
     DRIFT = "drift"
 
 

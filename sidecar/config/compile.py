@@ -40,7 +40,7 @@ from sidecar.config.tls import TlsSection
 from sidecar.config.tls_policies import ClientCertificates, NamedCertificate, TlsPolicy, UpstreamTlsPolicy
 from sidecar.config.upstreams import EjectionSection, HealthSection
 from sidecar.decide.policies import RespondPolicy, Rung
-from sidecar.detect.policies import DetectPolicy
+from sidecar.detect.policies import DetectPolicy, Objective
 from sidecar.facts import Mode
 from sidecar.guard.policies import (
     BreakerPolicy,
@@ -275,7 +275,16 @@ def _detect(config: Config) -> DetectPolicy:
         slo_error_ratio=min(allowed.values(), default=DetectPolicy().slo_error_ratio),
         sensitivities={r.name: r.detect.sensitivity for r in config.routes if r.detect.sensitivity is not None},
         slo_error_ratios=allowed,
+        objectives={route.name: _objective(route.slo) for route in config.routes if route.slo},
     )
+
+
+def _objective(slo: SloSection) -> Objective:
+    latency = slo.latency
+    bad = round(1 - slo.availability, 9) if slo.availability is not None else 0.0
+    if latency is None:
+        return Objective(bad)
+    return Objective(bad, round(1 - latency.quantile, 9), latency.under)
 
 
 def _respond(config: Config) -> RespondPolicy:

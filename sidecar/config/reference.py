@@ -140,7 +140,8 @@ No answer, diff or evidence shows a hash.
 so that no minute passes more than its burst and a minute of its rate. A limit of fewer requests a minute than there are
 workers passes one for each of them.
 
-`slo` is kept and shown; nothing acts on it yet.
+**`slo`** gives a route an error budget. What spends it too fast raises and never isolates: see
+[the runbook of burn](../runbooks/burn.md).
 """
 
 _REASONS_HEAD: Final = """\

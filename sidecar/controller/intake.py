@@ -43,7 +43,7 @@ _KINDS: Final = (  # of causes
     frozenset({Detector.ERRORS, Detector.LATENCY, Detector.TRIP}),
     frozenset({Detector.REFUSALS}),
     frozenset({Detector.SURGE, Detector.SILENCE}),
-    frozenset({Detector.DRIFT}),
+    frozenset({Detector.BURN, Detector.DRIFT}),
 )
 
 

@@ -167,7 +167,7 @@ def propose(
 
     Args:
         scope: The attributed scope.
-        signals: What sounds about it; silence, refusals and drift are not mended by refusing more.
+        signals: What sounds about it; silence, refusals, burn and drift are not mended by refusing more.
         policy: `action` and `share_ratio`.
         load: Recent arrivals. `window_s`: over how many seconds.
     """
@@ -179,7 +179,7 @@ def propose(
     return Proposal(scope, Action.THROTTLE, max(policy.share_ratio, sample_ratio(rate)))
 
 
-_NO_CURE: Final = frozenset({Detector.SILENCE, Detector.REFUSALS, Detector.DRIFT})
+_NO_CURE: Final = frozenset({Detector.SILENCE, Detector.REFUSALS, Detector.BURN, Detector.DRIFT})
 
 
 def sample_ratio(rate_per_s: float) -> float:

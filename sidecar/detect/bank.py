@@ -19,6 +19,7 @@ Tables
     trip                       yes          `trip.py`
     surge, silence             advisory     `traffic.py`
     refusals                   advisory     `refusals.py`
+    burn                       advisory     `burn.py`, of routes with an objective
     drift                      advisory     `drift.py`, once a minute
 
 What can go wrong

@@ -13,7 +13,7 @@ Tables
     material    score ≥ h + 3 and (ratio ≥ max(5 %, 10·p̂), or p95 ≥ 2× and ≥ +50 ms), enough requests    errors, latency, trip
     agreeing    the witnesses among errors, latency, connection_failures, trip                            all
 
-    `surge`, `silence`, `refusals` and `drift` raise and are never severe, material or agreeing: no isolation comes from them.
+    `surge`, `silence`, `refusals`, `burn` and `drift` raise and are never severe, material or agreeing: no isolation comes from them.
 
 What can go wrong
     The scope of a claim may change from second to second while counts are small; the engine holds on to a scope once it

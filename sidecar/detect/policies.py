@@ -22,6 +22,21 @@ _NOTHING: Final[Mapping[Any, Any]] = {}  # one for all: a policy is part of what
 
 
 @dataclass(frozen=True, slots=True)
+class Objective:
+    """
+    What one route may spend.
+
+    Attributes:
+        bad_ratio: Failures of all judged requests; 0 for no promise.
+        slow_ratio, slow_s: Requests that take longer than `slow_s`; 0 for no promise.
+    """
+
+    bad_ratio: float = 0.0
+    slow_ratio: float = 0.0
+    slow_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class DetectPolicy:
     """
     How the detectors judge.
@@ -37,6 +52,8 @@ class DetectPolicy:
         slo_error_ratio: Failures that the objective allows; a lasting shift above it never becomes normal by itself. Of
             all routes together: the strictest of theirs.
         slo_error_ratios: Of single routes, by name.
+        objective: What the one route promises that this is the policy of; None where it promises nothing.
+        objectives: Of single routes, by name.
         offsets: What verdicts taught (`tuning.py`): by detector, on top of its threshold.
     """
 
@@ -48,15 +65,19 @@ class DetectPolicy:
     slo_error_ratio: float = 0.001
     sensitivities: Mapping[str, Sensitivity] = field(default_factory=lambda: _NOTHING)
     slo_error_ratios: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
+    objective: Objective | None = None
+    objectives: Mapping[str, Objective] = field(default_factory=lambda: _NOTHING)
     offsets: Mapping[Detector, float] = field(default_factory=lambda: _NOTHING)
 
     def of(self, route: str) -> DetectPolicy:
         """Return how *route* is judged."""
         own, allowed = self.sensitivities.get(route), self.slo_error_ratios.get(route)
-        if own is None and allowed is None:
+        objective = self.objectives.get(route)
+        if own is None and allowed is None and objective is None:
             return self
         return replace(
             self,
             sensitivity=self.sensitivity if own is None else own,
             slo_error_ratio=self.slo_error_ratio if allowed is None else allowed,
+            objective=objective,
         )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, assert_never
 
 from sidecar.detect.alarm import State
+from sidecar.detect.burn import BurnDetector
 from sidecar.detect.drift import DriftDetector
 from sidecar.detect.errors import ErrorDetector
 from sidecar.detect.keep import Document
@@ -37,7 +38,7 @@ class Watch:
     """
 
     __slots__ = (
-        "_policy", "_was_abnormal", "age_s", "arrivals", "at", "drift", "errors", "latency", "refusals", "scope", "traffic",
+        "_policy", "_was_abnormal", "age_s", "arrivals", "at", "burn", "drift", "errors", "latency", "refusals", "scope", "traffic",
         "trip", "watched_s",
     )  # fmt: skip
 
@@ -53,6 +54,7 @@ class Watch:
         self.refusals = RefusalsDetector(policy, at)
         self.trip = TripDetector()
         self.drift = DriftDetector(policy)
+        self.burn = BurnDetector(policy.objective) if policy.objective is not None else None
 
     def __repr__(self) -> str:
         return f"<Watch {self.scope} {self.errors!r} {self.latency!r} {self.traffic!r}>"
@@ -89,6 +91,8 @@ class Watch:
             self.traffic.observe(second.arrivals, second.at, elapsed_s, frozen=frozen)
         self.refusals.observe(second.arrivals, refused(second), second.at, elapsed_s)
         self.drift.observe(second, elapsed_s, held=frozen or self.abnormal)
+        if self.burn is not None:
+            self.burn.observe(second, elapsed_s, told=frozen or self.abnormal)
         if self.abnormal and not self._was_abnormal:
             self.errors.drop()
             self.latency.drop()
@@ -111,6 +115,8 @@ class Watch:
         claims += self.traffic.signals(scope)
         claims.append(self.refusals.signal(scope))
         claims.append(self.drift.signal(scope))
+        if self.burn is not None:
+            claims.append(self.burn.signal(scope))
         if self.trip.since_at is not None:
             ratio, sample = self.errors.measured_ratio(self.trip.since_at)
             claims.append(self.trip.signal(scope, ratio, self.errors.baseline.ratio, sample))
@@ -125,6 +131,7 @@ class Watch:
             Detector.SILENCE: self.traffic.state(Detector.SILENCE),
             Detector.REFUSALS: self.refusals.alarm.state,
             Detector.TRIP: State.ALARM if self.trip.trips else State.NORMAL,
+            Detector.BURN: self.burn.state if self.burn is not None else State.NORMAL,
             Detector.DRIFT: self.drift.state,
         }
 
@@ -137,6 +144,7 @@ class Watch:
             Detector.SILENCE: self.traffic.score(Detector.SILENCE) / self.traffic.level(Detector.SILENCE),
             Detector.REFUSALS: self.refusals.score / self.refusals.threshold,
             Detector.TRIP: float(self.trip.trips),
+            Detector.BURN: self.burn.score if self.burn is not None else 0.0,
             Detector.DRIFT: self.drift.rarity / self.drift.threshold,
         }
 
@@ -148,6 +156,7 @@ class Watch:
             Detector.LATENCY: self.latency.baseline.cold,
             Detector.SURGE: forecast,
             Detector.SILENCE: forecast,
+            Detector.BURN: "" if self.burn is not None else "no objective: the route has no `slo`",
             Detector.DRIFT: self.drift.cold,
         }
         return {detector: why for detector, why in rows.items() if why}
@@ -165,6 +174,9 @@ class Watch:
                 self.refusals.accept()
             case Detector.TRIP:
                 self.trip.accept()
+            case Detector.BURN:
+                if self.burn is not None:
+                    self.burn.accept()
             case Detector.DRIFT:
                 self.drift.accept()
             case _:
@@ -183,7 +195,9 @@ class Watch:
         return taken
 
     def apply(self, policy: DetectPolicy) -> None:
-        """Judge by *policy* from now on."""
+        """Judge by *policy* from now on; another objective begins with an empty ledger."""
+        if policy.objective != self._policy.objective:
+            self.burn = BurnDetector(policy.objective) if policy.objective is not None else None
         self._policy = policy
         self.errors.apply(policy)
         self.latency.apply(policy)
@@ -203,6 +217,7 @@ class Watch:
             "refusals": self.refusals.snapshot(),
             "trip": self.trip.snapshot(),
             "drift": self.drift.snapshot(),
+            "burn": self.burn.snapshot() if self.burn is not None else None,
         }
 
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
@@ -216,3 +231,5 @@ class Watch:
         self.refusals.restore(row["refusals"], shift_s)
         self.trip.restore(row["trip"], shift_s)
         self.drift.restore(row["drift"], shift_s)
+        if self.burn is not None and row.get("burn") is not None:
+            self.burn.restore(row["burn"], shift_s)

@@ -274,7 +274,7 @@ class Incident:
 
 _RANK: Final = (
     Detector.ERRORS, Detector.LATENCY, Detector.TRIP, Detector.REFUSALS, Detector.SURGE, Detector.SILENCE,
-    Detector.DRIFT,
+    Detector.BURN, Detector.DRIFT,
 )  # fmt: skip
 
 

@@ -46,6 +46,11 @@ CHECKLISTS: Final[Mapping[Detector, tuple[str, ...]]] = {
         "Look before the sidecar: load balancer, DNS, certificates, the clients' own deployment.",
         "Look at the other routes: silent too, or only this one?",
     ),
+    Detector.BURN: (
+        "Look at the failures or slow answers that no other signal told: which status, method and path?",
+        "Look back over days: since when is the route worse than its objective?",
+        "Mend it within days, or set an objective that the route can keep; release it as benign when it is meant.",
+    ),
     Detector.DRIFT: (
         "Look at the value and what is usual at this hour: is the difference one that matters to anybody?",
         "Look back over the day: a step (a deployment, a batch job), or a slope (a leak, a growing table)?",
@@ -118,8 +123,8 @@ def claim_text(claim: Claim, scope: Scope, *, running: bool = False, idle: bool 
         case Detector.SILENCE:
             few = f"only {value} requests" if signal.value > HARDLY * signal.baseline else "hardly any requests"
             return f"{few} {'arrived' if was else 'arrive'} ({usual})"
-        case Detector.DRIFT:
-            return _drift_text(value, signal.unit, usual, was=was)
+        case Detector.BURN | Detector.DRIFT:
+            return _slow_text(signal, usual, was=was)
         case Detector.TRIP:
             return f"the breaker opened{_failed_before(signal, value)}"
 
@@ -129,8 +134,12 @@ def _failed_before(signal: Signal, value: str) -> str:
     return f" ({value} of {many(signal.sample, 'request')} failed)" if signal.value > signal.baseline else ""
 
 
-def _drift_text(value: str, unit: str, usual: str, *, was: bool) -> str:
-    match unit:
+def _slow_text(signal: Signal, usual: str, *, was: bool) -> str:
+    value = measured(signal.value, signal.unit)
+    if signal.detector is Detector.BURN:
+        allowed = measured(signal.baseline, signal.unit)
+        return f"{value} of requests {'spent' if was else 'spend'} the error budget (the objective allows {allowed})"
+    match signal.unit:
         case "ratio":
             return f"{value} of requests {'failed' if was else 'fail'}, which is unusual ({usual})"
         case "s":

@@ -6,7 +6,7 @@ from sidecar.config.compile import cores
 from sidecar.config.load import load
 from sidecar.config.policies import Compiled, Match, ReceiverPolicy, RouteRule, SloPolicy
 from sidecar.decide.policies import LadderStep, RespondPolicy, Response, RollbackMode, Rung
-from sidecar.detect.policies import DetectPolicy, Sensitivity
+from sidecar.detect.policies import DetectPolicy, Objective, Sensitivity
 from sidecar.facts import Mode
 from sidecar.guard.policies import (
     BreakerPolicy,
@@ -145,6 +145,8 @@ def test_the_objectives_say_which_shift_may_become_normal() -> None:
 
     assert allowed == [0.0005, 0.05, 0.0005]
     assert detect.slo_error_ratio == 0.0005
+    assert detect.of("strict").objective == Objective(bad_ratio=0.0005)
+    assert detect.of("default").objective is None
 
 
 def test_the_rest_of_the_data_plane_reaches_its_policy() -> None:

@@ -202,7 +202,9 @@ def test_the_annotated_file_says_the_defaults() -> None:
     """
     annotated, bare = _load((ROOT / "config/sidecar.yaml").read_text(encoding="utf-8")), _load(UP)
     assert bare.static == annotated.static
-    assert bare.detect == replace(annotated.detect, sensitivities={}, slo_error_ratios={})  # these are by route
+    assert bare.detect == replace(
+        annotated.detect, sensitivities={}, slo_error_ratios={}, objectives={}
+    )  # these are by route
     assert bare.respond == annotated.respond
     assert bare.drain == annotated.drain
     assert bare.store == annotated.store

@@ -9,6 +9,7 @@ import pytest
 from sidecar.controller import effects as fx
 from sidecar.controller.commands import Confirm, SetOverride
 from sidecar.decide.policies import RollbackMode
+from sidecar.detect.policies import DetectPolicy, Objective
 from sidecar.facts import Action, Mode, Scope
 from sidecar.link.frames import Decided
 from tests.support import cost
@@ -462,3 +463,20 @@ def test_an_outage_of_fifty_routes_is_decided_within_fifty_milliseconds() -> Non
     spent = sorted(cost.cpu_calls(world.second) for _ in range(15))
 
     assert spent[7] < cost.budget(0.05)
+
+
+def test_a_leak_that_was_always_there_burns_the_objective() -> None:
+    """
+    A failure ratio that is normal for the route and above its objective is told by its budget, once, and nobody is isolated.
+    """
+    detect = DetectPolicy(warmup_s=10.0, clear_after_s=5.0, objectives={"checkout": Objective(bad_ratio=0.001)})
+    world = World(
+        *(Flow("checkout", f"c{i}", 5.0, fail=0.2) for i in range(4)), config=compiled(("checkout",), detect=detect)
+    )
+
+    world.run(420)
+
+    incidents = world.engine.incidents(None, world.now)
+    assert [signal["detector"] for row in incidents for signal in row["signals"]] == ["burn"]
+    assert incidents[0]["title"] == "checkout: 20 % of requests spend the error budget (the objective allows 0.1 %)"
+    assert world.live() == []

@@ -14,7 +14,7 @@ import pytest
 
 from sidecar.detect.bank import POOL, Bank
 from sidecar.detect.drift import DriftDetector
-from sidecar.detect.policies import DetectPolicy
+from sidecar.detect.policies import DetectPolicy, Objective
 from sidecar.detect.watch import Watch
 from sidecar.facts import Detector, Mode, RouteSecond, Scope
 from tests.support.traffic import Traffic, first_claims, trained
@@ -33,17 +33,18 @@ def test_a_cold_bank_says_what_each_detector_lacks() -> None:
     assert rows["detect.errors"] == ("cannot run", "baseline cold, 0 of 300 requests")
     assert rows["detect.latency"] == ("cannot run", "baseline cold, 0 of 1000 requests")
     assert rows["detect.surge"] == ("cannot run", "forecast cold, 0 of 600 s")
+    assert rows["detect.burn"] == ("cannot run", "no objective: the route has no `slo`")
     assert rows["detect.trip"] == ("enforce", "")
 
 
 @pytest.mark.parametrize(("mode", "state"), [(Mode.OFF, "off"), (Mode.OBSERVE, "observe"), (Mode.ENFORCE, "enforce")])
 def test_the_inventory_of_a_warm_route_is_its_mode(mode: Mode, state: str) -> None:
     """
-    Once warm every detector is in the mode of the policy; drift needs a day.
+    Once warm every detector is in the mode of the policy; drift needs a day, burn an objective.
     """
     traffic = Traffic(1)
     bank = trained(traffic, 900)
-    bank.apply(DetectPolicy(mode=mode), ["checkout"], traffic.at)
+    bank.apply(DetectPolicy(mode=mode, objectives={"checkout": Objective(0.001)}), ["checkout"], traffic.at)
 
     rows = {row.name: row.state for row in bank.inventory()}
     drift = rows.pop("detect.drift")
