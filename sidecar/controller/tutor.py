@@ -135,7 +135,9 @@ class Tutor:
             step = STEPS["confirmed"] if said is Verdict.CONFIRMED else 0.0
             self.tuning = self.tuning.moved(*key, step) if step else self.tuning
             self._weigh(key, claim, said)
-            row = Judgement(incident.id, said.value, now.unix, *self._cost(incident, now), step)
+            score = max(claim.worst.score, claim.signal.score)
+            hushed_at = self.tuning.offset(*key) + score - claim.worst.threshold
+            row = Judgement(incident.id, said.value, now.unix, *self._cost(incident, now), step, hushed_at)
             self.cards[key] = card.judge(row)
             self._look(key, now)
         self._store()
@@ -153,7 +155,7 @@ class Tutor:
 
     def _look(self, key: Key, now: Moment) -> None:
         card = self.cards[key]
-        if card.demoted is None and card.too_often_wrong:
+        if card.demoted is None and card.too_often_wrong(self.tuning.offset(*key)):
             self._demote(key, AUTOMATION, now)
 
     def _demote(self, key: Key, by: str, now: Moment) -> None:

@@ -4,15 +4,16 @@ A verdict sticks: automation never re-applies what a person has undone.
 Theory
     A fingerprint is (scope, detector). A person's release leaves a mark on each fingerprint of the incident, with the
     effect that was judged. The effect is the distance between value and baseline on the scale on which it is additive:
-    the difference of logits for ratios, of logarithms for seconds and rates. The same fingerprint may raise or isolate
-    again only when the mark has run out, when its effect is `WORSE` times the judged one, or when it is severe in a new
-    episode (an episode lasts as long as the alarm sounds without a pause).
+    the difference of logits for ratios, of logarithms for seconds and rates. The same fingerprint may isolate again only
+    when the mark has run out, when its effect is `WORSE` times the judged one, or when it is severe in a new episode (an
+    episode lasts as long as the alarm sounds without a pause). To be told costs less than to be acted upon: it is raised
+    again from `LOUDER` on, three times the odds, or three times the seconds or the rate, that were judged.
 
 Tables
     verdict          lasts    raises again        isolates again
-    false_positive   24 h     no                  no          … unless worse, or severe in a new episode
-    benign           10 min   no                  no          … the same; the detectors learn the shift meanwhile
-    none             5 min    in a new episode    no          … the same
+    false_positive   24 h     when louder         when worse, or severe in a new episode
+    benign           10 min   when louder         the same; the detectors learn the shift meanwhile
+    none             5 min    in a new episode    the same
 
 What can go wrong
     The alarm never pauses: the episode that a person judged stays judged, also when it was severe; only a worse one counts.
@@ -30,6 +31,7 @@ from sidecar.facts import Detector, Moment, Scope, Signal
 from sidecar.incident.words import clock
 
 WORSE: Final = 3.0
+LOUDER: Final = math.log(3.0)
 LASTS_S: Final[Mapping[str, float]] = {"false_positive": 24 * 3600.0, "benign": 600.0, "none": 300.0}
 _EDGE: Final = 1e-4
 
@@ -95,7 +97,8 @@ def binds(mark: Mark, signal: Signal, now: Moment) -> bool:
 
 def silences(mark: Mark, signal: Signal, now: Moment) -> bool:
     """Tell whether *mark* forbids even to raise an incident because of *signal*."""
-    return binds(mark, signal, now) and (mark.verdict != "none" or mark.sounding)
+    louder = effect(signal) >= mark.effect + LOUDER
+    return binds(mark, signal, now) and not louder and (mark.verdict != "none" or mark.sounding)
 
 
 def to_json(mark: Mark) -> dict[str, Any]:

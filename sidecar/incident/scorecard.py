@@ -4,7 +4,8 @@ How good a detector is on a route, by what people said of its incidents.
 Theory
     Precision is confirmed / (confirmed + false positives); `benign` says that it was right about an effect that is wanted,
     and counts for neither. A rule that is wrong more often than right costs more trust than it earns: with at least
-    `LEAST` verdicts and a precision below `HALF` it is demoted to observe. What it would have raised from then on is
+    `LEAST` verdicts and a precision below `HALF` it is demoted to observe. A false positive that its threshold has learnt
+    meanwhile, so that the same score would be silent now, is no reason for that: it does not count. What it would have raised from then on is
     its shadow record; a person who promotes it sees that first, and it starts anew: verdicts of before do not count.
 
 What can go wrong
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from statistics import median
 from typing import Any, Final
 
@@ -37,6 +39,7 @@ class Judgement:
         pages: How often people were told of it urgently.
         refused_s: Seconds in which it made us refuse.
         step: What it moved the threshold by, to take back when the verdict changes.
+        hushed_at: The offset of the threshold above which its score would have been silent.
     """
 
     incident: int
@@ -46,6 +49,11 @@ class Judgement:
     pages: int
     refused_s: float
     step: float = 0.0
+    hushed_at: float = inf
+
+    def learnt(self, offset: float) -> bool:
+        """Tell whether it was false and a threshold moved by *offset* would not raise it again."""
+        return self.verdict == "false_positive" and self.hushed_at < offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +87,9 @@ class Scorecard:
         """Return the part that was right; None without any verdict that says it."""
         return _precision(self.judged)
 
-    @property
-    def too_often_wrong(self) -> bool:
-        """Tell whether it has to be demoted."""
-        rows = tuple(row for row in self.judged if row.unix >= self.counts_from)
+    def too_often_wrong(self, offset: float = 0.0) -> bool:
+        """Tell whether it has to be demoted, now that its threshold has moved by *offset*."""
+        rows = tuple(row for row in self.judged if row.unix >= self.counts_from and not row.learnt(offset))
         told = [row for row in rows if row.verdict in ("confirmed", "false_positive")]
         precision = _precision(rows)
         return len(told) >= LEAST and precision is not None and precision < HALF
@@ -149,7 +156,8 @@ class Scorecard:
         demoted = self.demoted
         return {
             "judged": [
-                [r.incident, r.verdict, r.unix, r.delay_s, r.pages, r.refused_s, r.step] for r in self.judged
+                [r.incident, r.verdict, r.unix, r.delay_s, r.pages, r.refused_s, r.step, *_finite(r.hushed_at)]
+                for r in self.judged
             ],
             "counts_from": self.counts_from,
             "demoted": [demoted.since_unix, demoted.alarms, demoted.seconds] if demoted else None,
@@ -165,6 +173,11 @@ class Scorecard:
             Shadow(*row["demoted"]) if row["demoted"] else None,
             row["by"],
         )
+
+
+def _finite(number: float) -> tuple[float, ...]:
+    """Return *number* for a row of JSON, which has no infinity: the field is left out."""
+    return () if number == inf else (number,)
 
 
 def _precision(rows: tuple[Judgement, ...]) -> float | None:

@@ -48,6 +48,15 @@ def test_three_times_worse_in_logits_is_something_else() -> None:
     assert not sticky.binds(mark(), signal(0.90), later(60))
 
 
+def test_three_times_the_odds_are_worth_a_word() -> None:
+    """
+    What was called false at 2 % is silent at 5 %, is raised again at 6 %, and is not isolated before it is far worse.
+    """
+    assert sticky.silences(mark(), signal(0.05), later(60))
+    assert not sticky.silences(mark(), signal(0.06), later(60))
+    assert sticky.binds(mark(), signal(0.06), later(60))
+
+
 def test_seconds_and_rates_are_compared_by_their_logarithms() -> None:
     """
     Twice as slow is worth the same at 10 ms and at 1 s.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from sidecar.incident.scorecard import KEPT, Judgement, Scorecard
 
 
@@ -25,10 +27,22 @@ def test_it_is_demoted_when_wrong_more_often_than_right() -> None:
     """
     Five verdicts at least, below one half.
     """
-    assert not card(*["false_positive"] * 4).too_often_wrong
-    assert card(*["false_positive"] * 5).too_often_wrong
-    assert not card(*["confirmed", "false_positive"] * 3).too_often_wrong
-    assert card("confirmed", "confirmed", *["false_positive"] * 3).too_often_wrong
+    assert not card(*["false_positive"] * 4).too_often_wrong()
+    assert card(*["false_positive"] * 5).too_often_wrong()
+    assert not card(*["confirmed", "false_positive"] * 3).too_often_wrong()
+    assert card("confirmed", "confirmed", *["false_positive"] * 3).too_often_wrong()
+
+
+def test_what_the_threshold_has_learnt_demotes_nobody() -> None:
+    """
+    False positives that would be silent at the present offset do not count; those above it do, and survive as JSON.
+    """
+    made = Scorecard()
+    for number, hushed_at in enumerate((0.5, 1.0, 1.5, 2.0, 9.0)):
+        made = made.judge(Judgement(number, "false_positive", float(number), 1.0, 1, 0.0, 0.9, hushed_at))
+    assert made.too_often_wrong(0.0)
+    assert not made.too_often_wrong(3.0)
+    assert Scorecard.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
 def test_a_promotion_starts_the_count_anew() -> None:
@@ -36,10 +50,10 @@ def test_a_promotion_starts_the_count_anew() -> None:
     Verdicts of before do not demote again; later ones do.
     """
     promoted = card(*["false_positive"] * 6).demote(5.5, "automation").promote(6.0)
-    assert not promoted.too_often_wrong
+    assert not promoted.too_often_wrong()
     for number in range(10, 15):
         promoted = promoted.judge(Judgement(number, "false_positive", float(number), 1.0, 1, 0.0))
-    assert promoted.too_often_wrong
+    assert promoted.too_often_wrong()
 
 
 def test_a_changed_verdict_replaces_the_old_one() -> None:
