@@ -67,7 +67,7 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + exp(-x)) if x > -700 else 0.0
 
 
-def margin(bad: float, ratio: float) -> float:
+def margin(bad: float, ratio: float, least: float = MARGIN) -> float:
     """
     Return how far above *ratio*, in logits, normal may reach when it rests on *bad* bad requests.
 
@@ -75,7 +75,7 @@ def margin(bad: float, ratio: float) -> float:
     """
     shape = max(bad, PRIOR_BAD)
     upper = (1 - 1 / (9 * shape) + _Z95 / (3 * sqrt(shape))) ** 3
-    return max(MARGIN, log(upper) / sqrt(1 - min(ratio, 0.99)))
+    return max(least, log(upper) / sqrt(1 - min(ratio, 0.99)))
 
 
 class Dispersion:

@@ -286,7 +286,7 @@ class LatencyDetector:
         self.threshold += self._policy.offsets.get(Detector.LATENCY, 0.0)
         ratios, most = baseline.tested_ratios(), cap(self.threshold)  # one number for all is less memory
         for mixture, ratio, dispersion in zip(self._mixtures, ratios, baseline.dispersions, strict=True):
-            mixture.aim(ratio, dispersion.value, most)
+            mixture.aim(ratio, dispersion.value, most, level=self.threshold)
 
     def signal(self, scope: Scope) -> Signal | None:
         """Return the claim while the alarm stands."""

@@ -43,6 +43,7 @@ from sidecar.measure.histogram import LAST, LOWER_S, SIZE, UPPER_S, index
 
 QUANTILES: Final = (0.5, 0.95, 0.99)
 LEVEL_DRIFT_PER_H: Final = 0.05
+LEVEL_MARGIN: Final = 0.2
 HISTOGRAM_BLOCKS: Final = 3
 MINUTE_S: Final = 60.0
 GROWN_REQUESTS: Final = 10_000.0
@@ -125,7 +126,7 @@ class LatencyBaseline:
         if self.warm_at is None:
             return [1 - q for q in QUANTILES]
         ratios = (sigmoid(held) for held in self.held)
-        return [sigmoid(logit(ratio) + margin(0.5 + ratio * self.total, ratio)) for ratio in ratios]
+        return [sigmoid(logit(ratio) + margin(0.5 + ratio * self.total, ratio, LEVEL_MARGIN)) for ratio in ratios]
 
     def collect(self, latency: Mapping[int, int], at: float, elapsed_s: float) -> bool:
         """Take one second that is not known to be abnormal; return whether the baseline changed."""
