@@ -20,8 +20,6 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
-from sidecar.proxy.secure import NotTlsError
-
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
 _UNTRUSTED: Final = frozenset((2, 18, 19, 20, 21, 24, 27))
@@ -39,6 +37,19 @@ Complain = Callable[[str, str], None]
 
 def unheard(event: str, problem: str) -> None:
     """Complain to nobody."""
+
+
+class NotTlsError(OSError):
+    """
+    The peer does not speak TLS.
+
+    Attributes:
+        text: What it sent begins with a capital letter, as HTTP does.
+    """
+
+    def __init__(self, first: int) -> None:
+        super().__init__("it does not speak TLS")
+        self.text = ord("A") <= first <= ord("Z")
 
 
 class UpstreamTlsError(OSError):

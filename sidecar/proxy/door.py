@@ -28,12 +28,12 @@ from sidecar import clock
 from sidecar.config.certificates import CertificateError, Watch, server_context
 from sidecar.config.tls_policies import TlsPolicy
 from sidecar.proxy import refusing
-from sidecar.proxy.alerts import Complain, words
+from sidecar.proxy.alerts import Complain, NotTlsError, words
 from sidecar.proxy.downstream import Downstream
 from sidecar.proxy.linger import Lingering
 from sidecar.proxy.plane import Plane
 from sidecar.proxy.reading import LAST_REQUEST_S
-from sidecar.proxy.secure import NotTlsError, Secured
+from sidecar.proxy.secure import Secured
 from sidecar.proxy.transport import NOWHERE
 from sidecar.reasons import Reason, Refusal
 

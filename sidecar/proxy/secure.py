@@ -31,7 +31,7 @@ What can go wrong
 -----------------
 * A peer that never ends its handshake: who made this sets a deadline and calls `abort`. One that sends without end within it:
   no more than `HANDSHAKE_BYTES` are taken.
-* A peer that speaks no TLS at all: told by its first byte, and said so (`NotTlsError`).
+* A peer that speaks no TLS at all: told by its first byte, and said so (`alerts.NotTlsError`).
 * A renegotiation within TLS 1.2 would need reading to write: contexts forbid it (`config/certificates.py`).
 * A peer that asks for new keys (TLS 1.3) without end and reads none of them: cut when `MOST_WAITING_BYTES` wait.
 * OpenSSL's shutdown reads, and takes data that waits for an error: it is called when nothing waits, or for the last time.
@@ -46,6 +46,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
+from sidecar.proxy.alerts import NotTlsError
 from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW
 
 HANDSHAKE_BYTES: Final = 64 * 1024  # with a client's chain of certificates; OpenSSL would take 100 KiB and more
@@ -55,19 +56,6 @@ RECORD_BYTES: Final = 16 * 1024  # RFC 8446, section 5.1
 _OFFERED: Final = READ_VIEW[:READ_AT_ONCE]
 _HANDSHAKE: Final = 0x16  # the first byte of every TLS connection
 _CUT: Final = "the connection ended without close_notify"
-
-
-class NotTlsError(OSError):
-    """
-    The peer does not speak TLS.
-
-    Attributes:
-        text: What it sent begins with a capital letter, as HTTP does.
-    """
-
-    def __init__(self, first: int) -> None:
-        super().__init__("it does not speak TLS")
-        self.text = ord("A") <= first <= ord("Z")
 
 
 def _itself(error: Exception) -> Exception:

@@ -6,8 +6,7 @@ import ssl
 
 import pytest
 
-from sidecar.proxy.alerts import of_upstream, words
-from sidecar.proxy.secure import NotTlsError
+from sidecar.proxy.alerts import NotTlsError, of_upstream, words
 
 
 def unverified(code: int, message: str) -> ssl.SSLCertVerificationError:

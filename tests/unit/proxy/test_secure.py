@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.proxy.secure import HANDSHAKE_BYTES, READ_AT_ONCE, NotTlsError, Secured
+from sidecar.proxy.alerts import NotTlsError
+from sidecar.proxy.secure import HANDSHAKE_BYTES, READ_AT_ONCE, Secured
 from sidecar.proxy.transport import READ_BUFFER, READ_BYTES, READ_VIEW
 from tests.support.patience import WAIT_S
 from tests.support.pki import Authority
