@@ -113,6 +113,7 @@ class Totals:
 
     Attributes:
         retries, retries_denied: Requests sent again, and those that were not for the budget.
+        handshakes_failed: TLS handshakes of clients that came to nothing.
         tunnels: Connections that have left HTTP and stand now. tunnels_opened: So far.
         tunnel_bytes: What they carried, `up` and `down`.
     """
@@ -122,6 +123,7 @@ class Totals:
     dropped: int = 0
     untold: int = 0
     log_dropped: int = 0
+    handshakes_failed: int = 0
     endpoints: Mapping[str, EndpointTotals] = field(default_factory=dict)
     retries: int = 0
     retries_denied: int = 0
@@ -230,6 +232,7 @@ class Collector:
             dropped=int(counting.only(self._own, "dropped")),
             untold=int(counting.only(self._own, "untold")),
             log_dropped=int(counting.only(self._own, "log_dropped")),
+            handshakes_failed=int(counting.only(self._own, "handshakes_failed")),
             # Of two epochs of one worker the younger one is the worker.
             workers={peer.worker: _worker_of(peer, now) for peer in sorted(live, key=lambda peer: peer.tick.since_at)},
             endpoints=_endpoints(live, counting.by_name(self._own, "ejections")),

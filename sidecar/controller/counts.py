@@ -68,6 +68,7 @@ def of_worker(tick: Tick) -> Counts:
         "dropped": {ONLY: tick.dropped},
         "untold": {ONLY: tick.untold},
         "log_dropped": {ONLY: tick.log_dropped},
+        "handshakes_failed": {ONLY: tick.handshakes_failed},
         **_timed("overhead", tick.overhead),
     }
 

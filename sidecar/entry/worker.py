@@ -222,6 +222,7 @@ class Worker:
             tick,
             untold=self._tap.dropped,
             log_dropped=self._access.dropped,
+            handshakes_failed=self._door.failed,
             tunnels=len(plane.tunnels),
             tunnels_opened=plane.tunnels.opened,
             tunnel_bytes=dict(zip(("up", "down"), plane.tunnels.carried, strict=True)),

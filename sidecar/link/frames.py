@@ -116,6 +116,7 @@ class Tick:
         tunnels: Connections that have left HTTP and stand now. tunnels_opened: Since the worker began.
         tunnel_bytes: `up` and `down`: what they carried; cumulative.
         log_dropped: Lines of the access log that could not be written, cumulative.
+        handshakes_failed: TLS handshakes of clients that came to nothing; cumulative.
         full: Every route that ever counted in this epoch is in it, changed or not: the first tick of each link, so
             that a new controller knows where the counters stood when it began.
     """
@@ -141,6 +142,7 @@ class Tick:
     tunnels_opened: int = 0
     tunnel_bytes: Mapping[str, int] = field(default_factory=dict)
     log_dropped: int = 0
+    handshakes_failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from sidecar.reasons import Reason, Refusal
 TOLD_EVERY_S: Final = 60.0
 _FILES: Final = "changed certificate files cannot be used"
 _FAILED: Final = "TLS handshakes of clients failed"
+_SLOW: Final = TimeoutError("it was not done within downstream.head_timeout")
 _PLAIN: Final = Refusal(Reason.BAD_REQUEST, 0.0, "tls", "this port speaks TLS: use https://")
 
 
@@ -178,6 +179,8 @@ class Arrival:
         self._plane.left(self)
 
     def _expired(self, now: float) -> None:  # noqa: ARG002  the moment is in the deadline
+        if not self._plane.draining:
+            self._failed(_address(self.secured) or "unknown", _SLOW)
         self.abort()
 
 

@@ -106,6 +106,8 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "Refusals that `sidecar explain` does not know: a worker tells at most 50 decisions a second."),
     Metric("sidecar_access_log_dropped_total", _C, (),
         "Lines of the access log that were not written: the target is too slow, full, or cannot be opened."),
+    Metric("sidecar_tls_handshakes_failed_total", _C, (),
+        "TLS handshakes of clients that came to nothing: broken off, out of time, or refused; the log has the last reason once a minute."),
     Metric("sidecar_event_loop_lag_seconds", _G, ("process",),
         "Longest delay of a process's event loop within the last second."),
     Metric("sidecar_store_up", _G, (),

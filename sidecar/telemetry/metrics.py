@@ -115,6 +115,7 @@ class _Snapshot(Collector):
         self._put("sidecar_link_dropped_total", (), totals.dropped)
         self._put("sidecar_decisions_untold_total", (), totals.untold)
         self._put("sidecar_access_log_dropped_total", (), totals.log_dropped)
+        self._put("sidecar_tls_handshakes_failed_total", (), totals.handshakes_failed)
         lags = dict(views.lag_s) | {f"worker-{worker}": row.lag_s for worker, row in totals.workers.items()}
         for process, lag_s in lags.items():
             self._put("sidecar_event_loop_lag_seconds", (process,), lag_s)

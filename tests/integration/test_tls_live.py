@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -132,6 +134,34 @@ def test_a_version_switches_tls_on_and_off(shop: Shop, authority: Authority) -> 
         assert running.apply(running.text).status == 200
         with Client(running.address()) as client:
             assert client.ask("GET", "/api/products/7").status == 200
+
+
+def failed_handshakes(running: Sidecar) -> int:
+    """Return what `/metrics` says."""
+    found = re.search(
+        r"^sidecar_tls_handshakes_failed_total ([0-9.]+)$", running.observe("/metrics").text, re.MULTILINE
+    )
+    return int(float(found[1])) if found else 0
+
+
+def test_failed_handshakes_are_counted(shop: Shop, authority: Authority) -> None:
+    """
+    Clients that trust somebody else, speak no TLS, or never begin are each one more in `sidecar_tls_handshakes_failed_total`.
+    """
+    issued = authority.sign("here", "localhost")
+    with sidecar(shop.url, tls=pair(issued), downstream={"head_timeout": "2s"}) as running:
+        before = failed_handshakes(running)
+        with Client(running.address()) as odd, Client(running.address()) as silent:
+            with pytest.raises(
+                OSError, match=r"."
+            ):  # a certificate that is not believed; on a slow machine, out of time
+                Client(running.address(), tls=ssl.create_default_context())
+            with contextlib.suppress(ConnectionError):
+                odd.send(b"\x00\x01\x02\x03")
+            for client in (odd, silent):
+                with contextlib.suppress(ConnectionError):
+                    assert client.sock.recv(1) == b""
+        until(lambda: failed_handshakes(running) == before + 3, "three are counted")
 
 
 def test_a_worker_is_replaced_without_a_failure_under_tls(shop: Shop, authority: Authority) -> None:

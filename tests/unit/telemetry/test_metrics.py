@@ -43,6 +43,7 @@ TOTALS = Totals(
     dropped=7,
     untold=8,
     log_dropped=9,
+    handshakes_failed=10,
     endpoints={
         "10.0.0.1:80": EndpointTotals({"up": 2}, 5, 1),
         "10.0.0.2:80": EndpointTotals({"up": 1, "ejected": 1}, 0, 3),
@@ -172,6 +173,7 @@ def test_values_of_gauges_and_counters() -> None:
     assert value("sidecar_link_dropped_total", found) == 7
     assert value("sidecar_decisions_untold_total", found) == 8
     assert value("sidecar_access_log_dropped_total", found) == 9
+    assert value("sidecar_tls_handshakes_failed_total", found) == 10
     assert [value("sidecar_endpoint_up", found, endpoint=f"10.0.0.{n}:80") for n in (1, 2)] == [1, 0]
     assert value("sidecar_endpoint_in_flight", found, endpoint="10.0.0.1:80") == 5
     assert value("sidecar_endpoint_ejections_total", found, endpoint="10.0.0.2:80") == 3
