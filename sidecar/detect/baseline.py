@@ -69,7 +69,7 @@ def sigmoid(x: float) -> float:
 
 def margin(bad: float, ratio: float, least: float = MARGIN) -> float:
     """
-    Return how far above *ratio*, in logits, normal may reach when it rests on *bad* bad requests.
+    Return how far above *ratio*, in logits, normal may reach when it rests on *bad* bad requests: *least* at least.
 
     Source: Wilson and Hilferty 1931, upper 95 % point of a gamma variable of shape *bad*.
     """

@@ -3,7 +3,7 @@ The latency detector: is this route slower than it used to be, for many or for a
 
 Theory
     The test of `errors.py` on other counts: requests above q50, q95 and q99 of a frozen baseline, a mixture of five
-    CUSUMs each. A shift of all shows at q50, a slow tenth at q95, a stuck hundredth at q99. The three share the
+    CUSUMs each, with levels of their own. A shift of all shows at q50, a slow tenth at q95, a stuck hundredth at q99. The three share the
     detector's part of the budget of false alarms (ln 3 on top of h).
 
     A request that waits for its first byte counts as slow as soon as its age passes q99: a hang is seen after q99 and

@@ -12,12 +12,14 @@ Theory
     a finite rarity, on one scale for all streams, whatever their unit: so streams can be compared, and one threshold
     serves them all. Values that stay below u have rarity 0.
 
-    The past is a histogram of log₂ v in eighths of an octave that forgets at 1/4,000 a value. Only 8 octaves around u
+    The past is a histogram of log₂ v in eighths of an octave that forgets at 1/4,000 a value. Only 4 octaves around u
     are kept; they move with it. What lies below them counts as their lowest bin, what lies above as their highest.
+    A bin is 16 bits: a value weighs 64 units at first, later ones more, and at 128 all are halved. A full bin (512 values
+    or more) lies below u in any case, which is all that is asked of it.
 
 Tables
     LEVEL_RATIO 1 %       MEMORY 4,000 values      WARMUP 144 values, before which nothing is rare
-    BINS 64 a stream      FIT_EVERY 8 values: when a stream's u and m are found anew
+    BINS 32 a stream      FIT_EVERY 8 values: when a stream's u and m are found anew
 
 What can go wrong
     A stream that was 0 for more than 99 % of the time has no level but "more than 0": its first value ever seen is then as
@@ -42,7 +44,7 @@ MEMORY: Final = 4000.0
 WARMUP: Final = 144
 PRIOR_PEAKS: Final = 40.0
 PRIOR_OCTAVES: Final = 0.125
-BINS: Final = 64
+BINS: Final = 32
 PER_OCTAVE: Final = 8
 FIT_EVERY: Final = 8
 
@@ -51,10 +53,12 @@ _LN10: Final = log(10.0)
 _AT_LEVEL: Final = -log10(LEVEL_RATIO)
 _OFFSET: Final = 40 * PER_OCTAVE  # bin 0 lies at 2^-40; all places are counted from there
 _LEAST: Final = 2.0**-40
-_LOW: Final = 10  # where the level may lie in its bins …
-_HIGH: Final = 32
-_HOME: Final = 21  # … and where it is moved to
-_HEAVIEST: Final = 1e6  # of one value; then all are made lighter, so that sums stay exact enough for 32 bits
+_LOW: Final = 5  # where the level may lie in its bins …
+_HIGH: Final = 16
+_HOME: Final = 10  # … and where it is moved to
+_LIGHTEST: Final = 64.0  # of one value, in the units of a bin of 16 bits: it is rounded by 0.8 % at most
+_HEAVIEST: Final = 128.0  # … of one value; then all are halved
+_FULL: Final = 65_535  # a bin: 512 values or more, far above the 40 that lie above the level
 
 
 class Tails:
@@ -83,12 +87,12 @@ class Tails:
         self._count = count
         self._growth = 1.0 / (1.0 - 1.0 / memory)
         self._prior = prior_peaks
-        self._bins = array("f", bytes(4 * count * BINS))
+        self._bins = array("H", bytes(2 * count * BINS))
         self._anchors = array("i", bytes(4 * count))  # the place of each stream's lowest bin
         self._tops = array("h", bytes(2 * count))  # the highest bin of each stream that holds anything
-        self._levels = array("d", [inf] * count)  # u, as a place
-        self._slopes = array("d", bytes(8 * count))  # rarity a place
-        self._weight = 1.0
+        self._levels = array("f", [inf] * count)  # u, as a place
+        self._slopes = array("f", bytes(4 * count))  # rarity a place
+        self._weight = _LIGHTEST
         self._total = 0.0
         self.seen = 0
 
@@ -98,7 +102,7 @@ class Tails:
     def observe(self, values: Sequence[float]) -> list[float]:
         """Return the rarity of each stream's next value, then learn it; none is negative."""
         bins, anchors, tops, weight = self._bins, self._anchors, self._tops, self._weight
-        levels, slopes = self._levels, self._slopes
+        levels, slopes, added = self._levels, self._slopes, round(weight)
         rarities = []
         for k, value in enumerate(values):
             if (self.seen + k) % FIT_EVERY == 0:
@@ -112,8 +116,9 @@ class Tails:
                     self._move(k, j - _HOME)
                     j = _HOME
                 tops[k] = j = min(j, BINS - 1)
-            bins[k * BINS + max(j, 0)] += weight
-        self._total += weight
+            i = k * BINS + max(j, 0)
+            bins[i] = min(bins[i] + added, _FULL)
+        self._total += added
         self._weight = weight * self._growth
         self.seen += 1
         if self._weight > _HEAVIEST:
@@ -145,18 +150,19 @@ class Tails:
         """Let the bins of stream *k* begin *by* places higher, or lower; what is in the lowest one stays there."""
         by = max(by, -self._anchors[k])
         old = self._bins[k * BINS : (k + 1) * BINS]
-        new = array("f", bytes(4 * BINS))
+        new = array("H", bytes(2 * BINS))
         for j, held in enumerate(old):
-            new[min(max(j - by, 0), BINS - 1) if j else 0] += held
+            i = min(max(j - by, 0), BINS - 1) if j else 0
+            new[i] = min(new[i] + held, _FULL)
         self._bins[k * BINS : (k + 1) * BINS] = new
         self._anchors[k] += by
         self._tops[k] = min(max(self._tops[k] - by, 0), BINS - 1)
 
     def _lighten(self) -> None:
         for i, held in enumerate(self._bins):
-            self._bins[i] = held / self._weight
-        self._total /= self._weight
-        self._weight = 1.0
+            self._bins[i] = held // 2
+        self._total /= 2
+        self._weight /= 2
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
@@ -169,11 +175,11 @@ class Tails:
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Put back what `snapshot` returned; a document of another shape is a ValueError."""
-        bins = array("f", b64decode(document["bins"], validate=True))
+        bins = array("H", b64decode(document["bins"], validate=True))
         anchors = array("i", document["anchors"])
         if len(bins) != self._count * BINS or any(len(document[name]) != self._count for name in _PER_STREAM):
             raise ValueError(f"{len(bins)} bins for {self._count} streams")
         self._bins, self._anchors = bins, anchors
-        self._tops, self._slopes = array("h", document["tops"]), array("d", document["slopes"])
-        self._levels = array("d", [inf if level is None else level for level in document["levels"]])
+        self._tops, self._slopes = array("h", document["tops"]), array("f", document["slopes"])
+        self._levels = array("f", [inf if level is None else level for level in document["levels"]])
         self._weight, self._total, self.seen = document["weight"], float(document["total"]), int(document["seen"])

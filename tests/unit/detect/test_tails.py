@@ -106,5 +106,5 @@ def test_a_document_of_another_shape_is_refused() -> None:
     """
     Restoring two streams into one is a ValueError.
     """
-    with pytest.raises(ValueError, match="128 bins for 1 streams"):
+    with pytest.raises(ValueError, match="64 bins for 1 streams"):
         Tails(1).restore(Tails(2).snapshot())
