@@ -68,6 +68,8 @@ def line(request: Mapping[str, Any]) -> str:
         request.get("method"),
         request.get("path_template"),
         _lasted(request["duration_s"]),
+        *(f"{name}={_lasted(request[f'{name}_s'])}" for name in ("guard", "upstream") if f"{name}_s" in request),
+        *(f"{way}={request[f'bytes_{way}']}B" for way in ("in", "out") if f"bytes_{way}" in request),
         f"route={request['route']}",
         f"client={request['client']}",
         *(
