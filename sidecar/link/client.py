@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Final, cast
 
 from sidecar import clock
-from sidecar.link.frames import Decoder, Frame, FrameError, Hello, encode
+from sidecar.link.frames import Frame, Hello
+from sidecar.link.wire import Decoder, FrameError, encode
 
 MAX_WAITING_BYTES: Final = 1024 * 1024
 _FIRST_PAUSE_S: Final = 0.02

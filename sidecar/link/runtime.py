@@ -23,7 +23,8 @@ from typing import Final
 
 from sidecar import clock
 from sidecar.facts import Directive
-from sidecar.link.frames import BreakerOpen, directive_from_json, directive_to_json
+from sidecar.link.frames import BreakerOpen
+from sidecar.link.wire import directive_from_json, directive_to_json
 
 LINK_SOCKET: Final = "link.sock"
 BOOT_FILE: Final = "worker-boot.json"

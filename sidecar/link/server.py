@@ -29,7 +29,8 @@ import struct
 from collections.abc import Callable
 from typing import Final, cast
 
-from sidecar.link.frames import Ack, Decoder, Frame, FrameError, Hello, encode
+from sidecar.link.frames import Ack, Frame, Hello
+from sidecar.link.wire import Decoder, FrameError, encode
 
 HELLO_TIMEOUT_S: Final = 5.0
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024  # a Prepare with a large config, several times

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from sidecar.link.frames import Decoder, Frame, Tick, encode
+from sidecar.link.frames import Frame, Tick
 from sidecar.link.runtime import link_path
+from sidecar.link.wire import Decoder, encode
 from tests.support.patience import WAIT_S
 
 Kind = TypeVar("Kind")

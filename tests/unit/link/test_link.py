@@ -16,8 +16,9 @@ import uvloop
 from sidecar.link import client as client_module
 from sidecar.link import server as server_module
 from sidecar.link.client import LinkClient
-from sidecar.link.frames import Ack, BreakerReset, Frame, Hello, Prepare, Tick, encode
+from sidecar.link.frames import Ack, BreakerReset, Frame, Hello, Prepare, Tick
 from sidecar.link.server import LinkServer
+from sidecar.link.wire import encode
 from tests.support.patience import WAIT_S
 
 RESET = BreakerReset("checkout")

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from sidecar.facts import OVERFLOW, BreakerState, Outcome, RouteGauges
 from sidecar.guard.guard import Guard
-from sidecar.link.frames import Decoder, RouteTick, Tick, encode
+from sidecar.link.frames import RouteTick, Tick
+from sidecar.link.wire import Decoder, encode
 from sidecar.measure import histogram
 from sidecar.measure.counters import MAX_CELLS, MAX_NAMES, MAX_TRIALS, Meter, RouteCounters
 from sidecar.reasons import Reason, Refusal

@@ -10,19 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.facts import Action, Directive, Scope
-from sidecar.link import frames
 from sidecar.link.frames import (
     Ack,
     BreakerOpen,
     BreakerReset,
     Commit,
     Decided,
-    Decoder,
     Demand,
     Directives,
     Drain,
     Frame,
-    FrameError,
     Hello,
     Prepare,
     RouteTick,
@@ -30,8 +27,8 @@ from sidecar.link.frames import (
     Shares,
     Tick,
     Trip,
-    encode,
 )
+from sidecar.link.wire import MAX_FRAME_BYTES, Decoder, FrameError, encode
 
 ONE_OF_EACH: list[Frame] = [
     Hello(0, "e1", 12, 3, 5.5),
@@ -107,13 +104,13 @@ def test_malformed_body_is_a_frame_error(body: bytes) -> None:
 def test_announced_size_is_bounded() -> None:
     """A length over 16 MiB is refused before anything is buffered for it."""
     with pytest.raises(FrameError, match="over 16777216"):
-        list(Decoder().feed(struct.pack("!I", frames.MAX_FRAME_BYTES + 1)))
+        list(Decoder().feed(struct.pack("!I", MAX_FRAME_BYTES + 1)))
 
 
 def test_too_large_frame_is_not_sent() -> None:
     """A frame over 16 MiB is refused where it is made."""
     with pytest.raises(FrameError, match="Prepare of"):
-        encode(Prepare(1, "x" * frames.MAX_FRAME_BYTES))
+        encode(Prepare(1, "x" * MAX_FRAME_BYTES))
 
 
 def test_fields_of_a_newer_peer_are_left_out() -> None:
