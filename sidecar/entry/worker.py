@@ -36,11 +36,12 @@ from sidecar import clock
 from sidecar.config.certificates import CertificateError
 from sidecar.config.policies import Compiled
 from sidecar.entry.access import AccessLog
-from sidecar.entry.compiling import CompileError, compile_beside, compile_now
+from sidecar.entry.compiling import CompileError, compile_now
 from sidecar.entry.leaving import leave
 from sidecar.entry.room import room_here
 from sidecar.entry.sharing import Sharing
 from sidecar.entry.told import Told, install_of
+from sidecar.entry.versions import Versions
 from sidecar.link.client import LinkClient
 from sidecar.link.frames import (
     Ack,
@@ -74,7 +75,6 @@ HEARTBEAT_S: Final = 1.0
 TURN_S: Final = 0.25
 TURNS_A_SECOND: Final = 4
 INVALID: Final = 2
-RECENT: Final = 3
 _GC: Final = (20_000, 50, 100)  # the hot path makes no cycles: collecting young objects often finds nothing
 
 
@@ -83,7 +83,6 @@ class Worker:
 
     def __init__(self, told: Told, boot: BootConfig | None, text: str, compiled: Compiled) -> None:
         now = clock.now()
-        self._recent = {text: compiled}  # what ran last: a rollback, and the first version after a start, cost nothing
         self._told = told
         self._loop = asyncio.get_running_loop()
         self._install = install_of(Path(told.static["state"]))
@@ -99,7 +98,7 @@ class Worker:
         self._born_at = clock.now()
         self._saboteurs = Saboteurs(self._loop, lambda: self.plane.live.routes)
         self._link = LinkClient(link_path(told.runtime), self._hello, self._take)
-        self._prepared: tuple[Prepare, asyncio.Task[Compiled]] | None = None
+        self._versions = Versions(told, (text, compiled), self._apply, self._send)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._servers: list[asyncio.Server] = []
         self._left = asyncio.Event()
@@ -252,9 +251,9 @@ class Worker:
         now, guard = clock.now(), self.plane.guard
         match frame:
             case Prepare():
-                self._prepare(frame)
+                self._versions.prepare(frame)
             case Commit():
-                self._start(self._commit(frame.version))
+                self._start(self._versions.commit(frame.version))
             case Directives():
                 self.plane.direct(frame.items, now)
             case Unhealthy():
@@ -274,48 +273,13 @@ class Worker:
             case _:
                 pass  # what workers say is for the controller
 
-    def _prepare(self, asked: Prepare) -> None:
-        if self._prepared is not None:
-            self._prepared[1].cancel()
-        compiling = self._loop.create_task(self._compile(asked))
-        self._prepared = (asked, compiling)
-        compiling.add_done_callback(lambda done: self._acknowledge("prepare", asked.version, done))
-
-    async def _compile(self, asked: Prepare) -> Compiled:
-        if (known := self._recent.get(asked.text)) is not None:
-            return known
-        return await compile_beside(asked.text, name=f"version {asked.version}", flags=self._told.flags)
-
-    def _acknowledge(self, phase: str, version: int, done: asyncio.Task[Compiled]) -> None:
-        if not done.cancelled():
-            error = done.exception()
-            self._send(Ack(self._told.index, phase, version, str(error) if error is not None else ""))
-
-    async def _commit(self, version: int) -> None:
-        prepared = self._prepared
-        if prepared is None or prepared[0].version != version:
-            self._send(Ack(self._told.index, "commit", version, f"version {version} was not prepared here"))
-            return
-        problem = ""
-        try:
-            compiled = await asyncio.shield(prepared[1])
-            entry = self._door.prepared(compiled.proxy.tls)
-            self.plane.apply(self._shared(compiled), version, clock.now())
-        except (CompileError, CertificateError, OSError, asyncio.CancelledError) as error:
-            problem = str(error) or "another version was prepared meanwhile"
-        else:
-            self._door.use(entry)
-            self._saboteurs.look(clock.now())
-            self._keep(prepared[0].text, compiled)
-            self._drain = compiled.drain
-            self._access.apply(compiled.access_log)
-        self._send(Ack(self._told.index, "commit", version, problem))
-
-    def _keep(self, text: str, compiled: Compiled) -> None:
-        self._recent.pop(text, None)
-        self._recent[text] = compiled
-        if len(self._recent) > RECENT:
-            del self._recent[next(iter(self._recent))]
+    def _apply(self, compiled: Compiled, version: int) -> None:
+        entry = self._door.prepared(compiled.proxy.tls)
+        self.plane.apply(self._shared(compiled), version, clock.now())
+        self._door.use(entry)
+        self._saboteurs.look(clock.now())
+        self._drain = compiled.drain
+        self._access.apply(compiled.access_log)
 
     def _shared(self, compiled: Compiled) -> Compiled:
         """Return *compiled* as one of several workers of this install runs it."""
