@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from sidecar.cli.client import Answer, Exit, why
 from sidecar.cli.session import Session
+from sidecar.supervise.start import state_problem
 
 if TYPE_CHECKING:
     from sidecar.config.errors import ConfigError
@@ -60,7 +61,11 @@ def _findings(file: Path) -> Iterator[Finding]:
 
     try:
         compiled = load(file.read_text(encoding="utf-8"), name=str(file), environ=os.environ, flags={})
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
+        yield Finding(f"{file} is readable", False, problem, "save it as UTF-8, or name another file with -c FILE")
+        return
+    except OSError as error:
         yield Finding(f"{file} is readable", False, why(error), "name a file with -c FILE")
         return
     except ConfigErrors as invalid:
@@ -74,7 +79,8 @@ def _findings(file: Path) -> Iterator[Finding]:
 
 
 def _place(error: ConfigError) -> str:
-    return f"{error.line}:{error.column}: {error.path}: {error.problem}" if error.line else error.problem
+    place = f"{error.line}:{error.column}" if error.line else error.file
+    return ": ".join(word for word in (place, error.path, error.problem) if word)
 
 
 def _attempt(name: str, act: Callable[[], object], hint: str) -> Finding:
@@ -157,4 +163,8 @@ def _writable(state: Path) -> Finding:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
-    return _attempt(f"state {state} is writable", write, "give the user write access, or set `state:` elsewhere")
+    try:
+        write()
+    except OSError as error:
+        return Finding(f"state {state} is writable", False, *state_problem(state, error))
+    return Finding(f"state {state} is writable", True)

@@ -81,7 +81,7 @@ def _read(file: Path) -> str:
         problem = f"cannot be read: {error.strerror or error}"
     except UnicodeDecodeError as error:
         problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
-    hint = f"name a readable YAML file with -c, or start from {DEFAULT_FILE}"
+    hint = f"name a readable YAML file in UTF-8 with -c, or start from {DEFAULT_FILE}"
     raise ConfigErrors([ConfigError("", 0, 0, problem, hint, str(file))])
 
 

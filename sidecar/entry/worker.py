@@ -127,6 +127,7 @@ class Worker:
             listening.setblocking(False)
             self._servers.append(await self._loop.create_server(self._door, sock=listening, backlog=BACKLOG))
         self._link.start()
+        self.plane.pool.resolve()
         self._start(self._beat())
         turns = self._start(self._turn())
         gc.collect()
@@ -276,6 +277,7 @@ class Worker:
     def _apply(self, compiled: Compiled, version: int) -> None:
         entry = self._door.prepared(compiled.proxy.tls)
         self.plane.apply(self._shared(compiled), version, clock.now())
+        self.plane.pool.resolve()
         self._door.use(entry)
         self._saboteurs.look(clock.now())
         self._drain = compiled.drain

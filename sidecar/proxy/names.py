@@ -1,7 +1,7 @@
 """
 The addresses of the endpoints' names, looked up beside the traffic and kept when a look-up fails.
 
-Theory.   A name is looked up when the first connection to it is made, then every `upstream.resolve`, and sooner (at most once a second)
+Theory.   A name is looked up when the worker starts, or when the first connection to it is made, then every `upstream.resolve`, and sooner (at most once a second)
           when a connection fails. A look-up that fails or finds nothing leaves the last good addresses in force: a name
           server that is down must not take the API with it. An IP address needs no look-up.
 
@@ -9,7 +9,7 @@ Theory.   A name is looked up when the first connection to it is made, then ever
           last until the next look-up.
 
 What can go wrong. A name whose addresses changed has connections to the old ones: the pool is told (`moved`) and lets go of them. A name
-          with more than `MOST` addresses: the rest is left out.
+          with more than `MOST` addresses: the rest is left out. A name that was never found: people are told, once until it is.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from sidecar import clock
+from sidecar.proxy.alerts import Complain, unheard
 
 MOST: Final = 16
 _RETRY_S: Final = 1.0
+_REMEDY: Final = "correct upstream.endpoints or the name service"
 
 Moved = Callable[[str, Sequence[str]], None]
 
@@ -35,12 +37,17 @@ class Names:
     Args:
         refresh_s: A name is looked up again after this; nginx's resolver takes the TTL, which getaddrinfo(3) tells not.
         moved: Is told the addresses of a name that lost one.
+        complain: Is told of a name that has no address.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, refresh_s: float, moved: Moved) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, refresh_s: float, moved: Moved, complain: Complain = unheard
+    ) -> None:
         self.refresh_s = refresh_s
         self._loop = loop
         self._moved = moved
+        self._complain = complain
+        self._told: set[str] = set()
         self._good: dict[str, tuple[str, ...]] = {}
         self._asked_at: dict[str, float] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -61,9 +68,15 @@ class Names:
             await asyncio.shield(self._look_up(name))
         good = self._good.get(name)
         if good is None:
-            raise OSError(f"the name {name} has no address: correct upstream.endpoints or the name service")
+            raise OSError(f"the name {name} has no address: {_REMEDY}")
         self._good[name] = (*good[1:], good[0])
         return good
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Look up what will be needed and was never found, before a request waits for it."""
+        for name in names:
+            if name and name not in self._good and not _is_address(name):
+                self._look_up(name)
 
     def failed(self, name: str, address: str) -> None:
         """Try *address* last from now on, and look *name* up anew: a connection failed."""
@@ -86,6 +99,7 @@ class Names:
         for name in self._asked_at.keys() - names:
             del self._asked_at[name]
             self._good.pop(name, None)
+        self._told &= names
 
     def close(self) -> None:
         """Wait for no look-up any more."""
@@ -102,13 +116,17 @@ class Names:
     async def _ask(self, name: str) -> None:
         try:
             found = await self._loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except OSError:
+        except OSError as error:
+            if name in self._asked_at and name not in self._good and name not in self._told:
+                self._told.add(name)
+                self._complain("an endpoint's name has no address", f"{name}: {error.strerror or error}: {_REMEDY}")
             return
         finally:
             del self._running[name]
         addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))[:MOST]
         if not addresses or name not in self._asked_at:
             return
+        self._told.discard(name)
         before = self._good.get(name, ())
         if set(before) != set(addresses):
             self._good[name] = addresses

@@ -196,7 +196,7 @@ class Pool:
         self.loop = loop
         self.seed = seed
         self.asked = 0
-        self.names = Names(loop, policy.resolve_s, self._moved)
+        self.names = Names(loop, policy.resolve_s, self._moved, complain)
         self.backends: tuple[Backend, ...] = tuple(Backend(endpoint, self, now) for endpoint in policy.endpoints)
         self._unhealthy: Mapping[str, float] = {}
         self._directives: tuple[Directive, ...] = ()
@@ -353,6 +353,10 @@ class Pool:
         self.names.keep(frozenset(endpoint.host for endpoint in policy.endpoints))
         self._stands = ()
         self.arrange(now)
+
+    def resolve(self) -> None:
+        """Look up the endpoints' names before the first request, so that a wrong one is known at once."""
+        self.names.expect(backend.endpoint.host for backend in self.backends)
 
     def close(self) -> None:
         """End all connections that are idle, and wait for no name."""

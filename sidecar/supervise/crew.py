@@ -220,10 +220,10 @@ class Crew:
         say(f"{child.name} died ({how}); the next one starts in {delay_s:.1f} s", level="error", pid=child.process.pid)
 
     def _end_silent(self, now: float) -> None:
-        listened_s = max(0.0, min(now - self._turned_at, LONGEST_TURN_S))
-        self._turned_at = now
+        turned_at, self._turned_at = self._turned_at, now
         for child in self._children:
-            child.silent_s += listened_s
+            since_at = max(turned_at, child.heard_at or child.started_at)
+            child.silent_s += max(0.0, min(now - since_at, LONGEST_TURN_S))
             limit_s = START_S if child.heard_at is None else SILENCE_S
             if child.silent_s > limit_s and child.process.poll() is None:
                 say(f"{child.name} was silent for {limit_s:.0f} s and is killed", level="error", pid=child.process.pid)

@@ -87,11 +87,8 @@ def lock_state(state: Path) -> TextIO:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (state / "lock").open("a", encoding="ascii")
     except OSError as error:
-        raise StartError(
-            1,
-            f"the state directory {state} cannot be written: {error.strerror}",
-            "give this user write access, or set another: SIDECAR__STATE=/path",
-        ) from error
+        problem, hint = state_problem(state, error)
+        raise StartError(1, problem, hint) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -102,6 +99,20 @@ def lock_state(state: Path) -> TextIO:
             "stop it, or give this one its own: SIDECAR__STATE=/path",
         ) from error
     return lock
+
+
+def state_problem(state: Path, error: OSError) -> tuple[str, str]:
+    """Return what is wrong with the state directory, and what to do."""
+    in_the_way = next((path for path in (state, *state.parents) if path.exists() and not path.is_dir()), None)
+    if in_the_way is not None:
+        return (
+            f"the state directory {state} cannot be made: {in_the_way} is a file",
+            "name a directory, there or new: `state:` in the file, or SIDECAR__STATE=/path",
+        )
+    return (
+        f"the state directory {state} cannot be written: {error.strerror}",
+        "give this user write access, or name another: `state:` in the file, or SIDECAR__STATE=/path",
+    )
 
 
 def private_runtime(state: Path) -> Path:

@@ -187,10 +187,11 @@ async def test_a_cancelled_dial_leaves_nothing(upstream: Upstream) -> None:
 
 async def test_names_keep_their_last_good_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A look-up that fails leaves what was found before in force; a name that was never found says what to correct.
+    A look-up that fails leaves what was found before in force; a name that was never found says what to correct, once to
+    people and at each request.
     """
-    loop = asyncio.get_running_loop()
-    names = Names(loop, 30.0, lambda name, addresses: None)
+    loop, told = asyncio.get_running_loop(), list[str]()
+    names = Names(loop, 30.0, lambda name, addresses: None, lambda event, problem: told.append(problem))
     found = await names.addresses("localhost")
 
     async def down(*_: object, **__: object) -> list[object]:
@@ -203,8 +204,10 @@ async def test_names_keep_their_last_good_addresses(monkeypatch: pytest.MonkeyPa
 
     assert set(await names.addresses("localhost")) == set(found)
     assert await names.addresses("192.0.2.1") == ("192.0.2.1",)
-    with pytest.raises(OSError, match=r"correct upstream\.endpoints"):
-        await names.addresses("never-found.test")
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"correct upstream\.endpoints"):
+            await names.addresses("never-found.test")
+    assert told == ["never-found.test: the name server is down: correct upstream.endpoints or the name service"]
 
 
 async def test_a_name_is_looked_up_again_and_lets_go_of_old_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_it_prints_one_line_of_json(tmp_path: Path) -> None:
         ([], "(no file): upstream.endpoints: no upstream is given (add"),
         (
             ["-c", "nope.yaml"],
-            "nope.yaml: cannot be read: No such file or directory (name a readable YAML file with -c",
+            "nope.yaml: cannot be read: No such file or directory (name a readable YAML file in UTF-8 with -c",
         ),
         (["-c", "."], ".: cannot be read: Is a directory"),
         (["-c", "latin.yaml"], "latin.yaml: is not UTF-8 text: byte 3 is 0xe9"),
