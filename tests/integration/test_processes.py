@@ -97,7 +97,10 @@ def test_the_supervisor_answers_observe_while_no_controller_lives(shared: Sideca
     ready = []
     until(lambda: ready.append(shared.observe("/readyz").status) or shared.serving(), "a controller serves")
     assert set(ready) == {200}
-    assert shared.observe("/metrics").status == 200
+    until(
+        lambda: shared.observe("/metrics").status == 200,
+        "the supervisor has heard that it is ready, and lets it answer",
+    )
 
 
 def test_kill_9_of_a_worker_loses_only_what_was_in_flight(shared: Sidecar) -> None:
