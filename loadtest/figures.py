@@ -4,7 +4,10 @@
     idle      memory of each idle connection
     stream    CPU for one GiB that is streamed, beside nginx
     p99       the 99th percentile at about a third of the sidecar's most, beside HAProxy: each client waits between requests
+    scrape    the sidecar's 99th percentile at that load, without and with a scrape of /metrics and a status each second
     clients   memory while many more clients come than a limit keeps keys for
+    workers   CPU of one request with one worker and with two, both cores for all: what two cores can carry of it
+    rest      memory of the sidecar that nobody asks
 
 Every proxy runs on core 0, the load and the API behind on core 1, as in `bench.py`.
 """
@@ -16,23 +19,28 @@ import asyncio
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from loadtest import peers
 from loadtest.bench import LOAD_CORE, PROXY_CORE, body
-from loadtest.measure import Cost, cost, wrk
+from loadtest.measure import Cost, cost, tree, wrk
 
 GIB: Final = 1 << 30
 IDLE: Final = 9_000
 CLIENTS: Final = 300_000
-PACED_CONNECTIONS: Final = 90
+PACED_CONNECTIONS: Final = 150
 PAUSE_MS: Final = 10
 PACED: Final = f"function delay() return {PAUSE_MS} end"
 AT_ONCE: Final = 200
@@ -49,12 +57,16 @@ class Bench:
         self._stack = stack
         self._upstream = stack.enter_context(peers.start_backend(self.folder, LOAD_CORE, body())).port
 
-    def start(self, name: str, change: Callable[[str], str] = str) -> peers.Running:
-        """Start the peer *name*, its configuration's text passed through *change*."""
+    def start(self, name: str, change: Callable[[str], str] = str, core: int | str = PROXY_CORE) -> peers.Running:
+        """Start the peer *name* until the figure is done, its configuration's text passed through *change*."""
+        return self._stack.enter_context(self.open(name, change, core))
+
+    def open(self, name: str, change: Callable[[str], str] = str, core: int | str = PROXY_CORE) -> peers.Running:
+        """Start the peer *name* until the caller's `with` block ends."""
         peer = next(peer for peer in peers.PEERS if peer.name == name)
         if not peers.program(peer.needs):
             raise SystemExit(f"{name} is not installed: run tests/install-peers.sh bench")
-        running = self._stack.enter_context(peers.start(peer, self.folder, PROXY_CORE, self._upstream, change))
+        running = peers.start(peer, self.folder, core, self._upstream, change)
         time.sleep(1)
         return running
 
@@ -118,6 +130,73 @@ def p99(bench: Bench) -> Figures:
     return found | {"p99_ratio": found["sidecar_p99_us"] / found["HAProxy_p99_us"]}
 
 
+def scrape(bench: Bench) -> Figures:
+    """Load the sidecar as for `p99`, in turn with and without somebody who reads its metrics and its status."""
+    script = bench.folder / "paced.lua"
+    script.write_text(PACED)
+    running = bench.start("sidecar")
+    observe, admin = (f"127.0.0.1:{running.ports[name]}" for name in ("observe", "admin"))
+    token = (bench.folder / "state" / "admin.token").read_text().strip()
+    load = partial(wrk, running.port, connections=PACED_CONNECTIONS, core=LOAD_CORE, script=script)
+    load(seconds=2)
+    plain, scraped = [], []
+    for _ in range(4):
+        plain.append(load(seconds=3).p99_us)
+        with reading((f"http://{observe}/metrics", f"http://{admin}/api/v1/status"), token):
+            scraped.append(load(seconds=3).p99_us)
+    quiet, read = statistics.median(plain), statistics.median(scraped)
+    return {"p99_us": quiet, "scraped_p99_us": read, "ratio": read / quiet}
+
+
+@contextmanager
+def reading(urls: Sequence[str], token: str) -> Iterator[None]:
+    """Ask for *urls* each second, from a thread, until the block ends."""
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.wait(1.0):
+            for url in urls:
+                request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+                with urllib.request.urlopen(request, timeout=5) as answer:
+                    answer.read()
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        try:
+            yield
+        finally:
+            done.set()
+            asking.result()
+
+
+def workers(bench: Bench) -> Figures:
+    """
+    Load one worker, then two, with both cores open to them and to the load.
+
+    The load needs a core of its own, so throughput would tell about the load. What limits a host that has the cores is CPU:
+    two workers carry twice of what one carries as far as a request does not become dearer.
+    """
+    found: Figures = {}
+    for count in (1, 2):
+        with bench.open("sidecar", partial(_with_workers, count), "0,1") as running:
+            wrk(running.port, connections=64, seconds=1, core=LOAD_CORE)
+            before = cost(running.process.pid).exact_us
+            load = wrk(running.port, connections=64, seconds=6, core=LOAD_CORE)
+            found[f"cpu_us_with_{count}"] = (cost(running.process.pid).exact_us - before) / load.requests
+    return found | {"scaling": 2 * found["cpu_us_with_1"] / found["cpu_us_with_2"]}
+
+
+def _with_workers(count: int, text: str) -> str:
+    return f"workers: {count}\n{text}"
+
+
+def rest(bench: Bench) -> Figures:
+    """Leave the sidecar alone for ten seconds."""
+    running = bench.start("sidecar")
+    time.sleep(10)
+    return {"pss_mb": cost(running.process.pid).pss_bytes / 1e6, "processes": len(tree(running.process.pid))}
+
+
 def clients(bench: Bench) -> Figures:
     """Send requests of many more clients than a limit keeps keys for: the memory must stay."""
 
@@ -142,7 +221,9 @@ end
     return {"requests": seen} | found
 
 
-ASKED: Final = {"idle": idle, "stream": stream, "p99": p99, "clients": clients}
+ASKED: Final = {
+    "idle": idle, "stream": stream, "p99": p99, "scrape": scrape, "clients": clients, "workers": workers, "rest": rest,
+}  # fmt: skip
 
 
 def main() -> int:

@@ -81,13 +81,20 @@ def free_port() -> int:
 
 
 class Running:
-    """One started program, pinned to a core; ends with the `with` block."""
+    """One started program, pinned to a core or to several ("0,1"); ends with the `with` block."""
 
     def __init__(
-        self, name: str, command: list[str], core: int, port: int, log: Path, tls: ssl.SSLContext | None = None
+        self,
+        name: str,
+        command: list[str],
+        core: int | str,
+        ports: Mapping[str, int],
+        log: Path,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.name = name
-        self.port = port
+        self.ports = ports
+        self.port = ports["port"]
         self._log = log
         self._tls = tls
         with log.open("wb") as out:
@@ -131,7 +138,7 @@ class Running:
 def start(
     peer: Peer,
     folder: Path,
-    core: int,
+    core: int | str,
     upstream: int,
     change: Callable[[str], str] = str,
     certificate: Certificate | None = None,
@@ -150,7 +157,7 @@ def start(
     shown = str(config) if peer.template else str(certificate.both) if certificate is not None else ""
     command = peer.command(shown, ports)
     trust = _anybody() if certificate is not None else None
-    return Running(peer.name, command, core, ports["port"], config.with_suffix(".log"), trust)
+    return Running(peer.name, command, core, ports, config.with_suffix(".log"), trust)
 
 
 def _anybody() -> ssl.SSLContext:
@@ -172,4 +179,4 @@ def start_backend(folder: Path, core: int, body: str) -> Running:
     port = free_port()
     config = folder / "backend.conf"
     config.write_text((HERE / "backend.conf").read_text().format(dir=folder, port=port, body=_return(body)))
-    return Running("backend", [program("nginx"), "-c", str(config)], core, port, folder / "backend.log")
+    return Running("backend", [program("nginx"), "-c", str(config)], core, {"port": port}, folder / "backend.log")
