@@ -113,10 +113,15 @@ class Call:
             auth.require(token, self.role)
             values = read_all(self.declared, request)
             asked = Asked(control, token, request, values, await self._content(request))
+            if not self.changes:
+                return await self.handle(asked)
             key = values.get(IDEMPOTENCY_KEY)
             if key is None:
-                return await self.handle(asked)
-            return await once.do(request, token, key, lambda: self.handle(asked), secret=self.secret)
+                response = await self.handle(asked)
+            else:
+                response = await once.do(request, token, key, lambda: self.handle(asked), secret=self.secret)
+            await control.stored()
+            return response
 
         return run
 

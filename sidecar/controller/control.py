@@ -261,7 +261,11 @@ class Desk:
         answer = self._loop.command(command)
         if isinstance(answer, Rejected):
             return answer
-        return Done(_as_stored(answer.document, stored=await self._journal.stored(STORED_S)))
+        return Done(_as_stored(answer.document, stored=await self.stored()))
+
+    async def stored(self) -> bool:
+        """Wait at most `STORED_S` until the store has everything, and tell whether it has."""
+        return await self._journal.stored(STORED_S)
 
     def client_key(self, header_value: str) -> str:
         """Return the key that a header's value has here."""

@@ -218,6 +218,10 @@ class Control(Protocol):
         """Do what a person asks, at once; the answer waits a moment for the store, and says `durable` as it is then."""
         ...
 
+    async def stored(self) -> bool:
+        """Wait a moment until the store has everything that was asked for, and tell whether it has."""
+        ...
+
     def client_key(self, header_value: str) -> str:
         """Return `h-` and 16 hex digits: the key that a header's value has here."""
         ...

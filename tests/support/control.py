@@ -115,7 +115,8 @@ class MemoryControl:
 
     def __init__(self) -> None:
         self.commands: list[Asking] = []
-        self.stored: list[Sequence[Write]] = []
+        self.kept: list[Sequence[Write]] = []
+        self.settled = 0
         self.tapes = MemoryTapes()
         self.learning = MemoryProposals()
         self.taps = MemoryTaps()
@@ -133,7 +134,11 @@ class MemoryControl:
         return f"<MemoryControl {len(self.commands)} commands, version {self.version_now}>"
 
     async def store(self, writes: Sequence[Write]) -> None:
-        self.stored.append(writes)
+        self.kept.append(writes)
+
+    async def stored(self) -> bool:
+        self.settled += 1
+        return True
 
     def status(self) -> Document:
         if self.broken:

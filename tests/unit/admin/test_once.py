@@ -134,7 +134,7 @@ async def test_answers_are_stored_but_secrets_are_not(ask: Ask, control: MemoryC
         async with ask("POST", "/tokens", json={"name": "ci", "role": "viewer"}, headers=KEY) as response:
             tokens.append((response.status, (await response.json())["token"]))
     assert tokens == [(200, "sidecar_0123")] * 2
-    stored = [write for writes in control.stored for write in writes]
+    stored = [write for writes in control.kept for write in writes]
     assert [type(write) for write in stored] == [PutAnswer]
     again = Answers(control.store, [(write.key, write.document) for write in stored])
     assert again.find(stored[0].key) == stored[0].document
@@ -160,7 +160,19 @@ async def test_reading_takes_no_key(ask: Ask, control: MemoryControl) -> None:
     """
     async with ask("GET", "/incidents/12", headers=KEY) as response:
         assert (response.status, "Idempotency-Replayed" in response.headers) == (200, False)
-    assert control.stored == []
+    assert control.kept == []
     async with ask("POST", "/incidents/12/acknowledge", headers=KEY) as response:
         assert response.status == 200
     assert control.commands == [Acknowledge(12, "a-admin")]
+
+
+async def test_each_change_is_answered_when_it_is_stored(ask: Ask, control: MemoryControl) -> None:
+    """
+    A revoked token must not come back with the next controller: whatever changes waits for the store, reading does not.
+    """
+    async with ask("GET", "/tokens", "admin"):
+        assert control.settled == 0
+    async with ask("POST", "/tokens", "admin", json={"name": "ci", "role": "viewer"}):
+        assert control.settled == 1
+    async with ask("DELETE", "/tokens/ci", "admin", headers=KEY):
+        assert control.settled == 2
