@@ -87,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             clients = ", ".join(f"{c.key} {sum(rate for *_, rate in c.mix):.0f}/s" for c in CLIENTS)
             console.print("[bold]The whole incident loop, on real processes[/]")
             console.print(f"sidecar {world.url} · admin {world.admin_url} · clients: {clients}")
+            token = world.folder / "state" / "admin.token"
+            console.print("[dim]while it runs, for the commands below, in another terminal:[/]")
+            console.print(f"  export SIDECAR_ADMIN={world.admin_url} SIDECAR_TOKEN_FILE={token}")
             console.print("short times for the demo: " + ", ".join(f"{name} {value}" for name, value in SHORT.items()))
             failed = tell(world, console, quiet=given.quiet)
             if failed:

@@ -17,7 +17,17 @@ from sidecar.proxy.hop import Peer
 from sidecar.proxy.linger import Lingering
 from sidecar.proxy.outbox import NEVER
 from sidecar.proxy.plane import Plane
-from sidecar.proxy.reading import BODY_LATE, HALF_CLOSED_S, HEAD_CUT, HEAD_LATE, IN_A_ROW, LAST_REQUEST_S, Reading
+from sidecar.proxy.reading import (
+    BODY_LATE,
+    GATHER_S,
+    HALF_CLOSED_S,
+    HEAD_CUT,
+    HEAD_LATE,
+    IN_A_ROW,
+    LAST_REQUEST_S,
+    PIECES,
+    Reading,
+)
 from sidecar.proxy.scan import judge_request
 from sidecar.proxy.transport import NOWHERE, READ_BUFFER, READ_BYTES, READ_VIEW, has_left, reset_on_close
 from sidecar.reasons import Reason, Refusal
@@ -29,7 +39,7 @@ class Downstream(asyncio.BufferedProtocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_backlog", "_body", "_eof", "_held", "_looping", "_pending", "_plane", "_reading", "_timer",
+        "_backlog", "_body", "_eof", "_held", "_looping", "_pending", "_pieces", "_plane", "_reading", "_timer",
         "active_at", "blocked", "exchange", "peer", "queued_in", "requests", "transport",
     )  # fmt: skip
 
@@ -44,7 +54,7 @@ class Downstream(asyncio.BufferedProtocol):
         self._plane = plane
         self._timer = plane.wheel.timer(self._expired)
         self._reading = Reading.HEAD
-        self._pending = b""
+        self._pending, self._pieces = b"", 0
         self._body: Body | None = None
         self._looping = self._held = self._eof = self._backlog = False
 
@@ -216,7 +226,18 @@ class Downstream(asyncio.BufferedProtocol):
         if refusal is not None:
             self._reject(refusal, now)
         elif not seen:
+            self._pieces = 1
             self._timer.set(now + self._plane.live.policy.downstream.head_timeout_s)
+        else:
+            self._pieces += 1
+            if self._pieces > PIECES:
+                self._hold_reading(held=True)
+                self._plane.loop.call_later(GATHER_S, self._gathered)
+
+    def _gathered(self) -> None:
+        """Read on, after a moment in which the pieces of a head gathered in the kernel."""
+        if self._held and self._reading is _HEAD and self.exchange is None and not self.blocked and not self._backlog:
+            self._hold_reading(held=False)
 
     def _wait_for_reader(self, now: float) -> None:
         """Serve nothing more before the client has taken its answers; it has the time of an idle one for that."""
