@@ -12,7 +12,6 @@ others would not fit. Installed from a wheel, source and extensions are of one b
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from importlib import machinery
@@ -53,13 +52,19 @@ def _source_only(package: Path) -> None:
         del sys.path_importer_cache[path]
 
 
-def _load(library: Path) -> None:
-    """Import the library from where it lies: an editable install knows the package, not what is beside it."""
-    spec = importlib.util.spec_from_file_location(LIBRARY, library)
-    if spec is None or spec.loader is None or LIBRARY in sys.modules:
-        return
-    sys.modules[LIBRARY] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+class _Beside:
+    """Finds the library where it lies: an editable install knows the package, not what is beside it."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = str(library)
+
+    def find_spec(self, fullname: str, *_: object) -> machinery.ModuleSpec | None:
+        """Return the library's spec; it is loaded with the first hot module, which the supervisor never imports."""
+        if fullname != LIBRARY:
+            return None
+        return machinery.ModuleSpec(
+            LIBRARY, machinery.ExtensionFileLoader(LIBRARY, self._library), origin=self._library
+        )
 
 
 def _prepare() -> str:
@@ -68,7 +73,7 @@ def _prepare() -> str:
     if why:
         _source_only(package)
     else:
-        _load(package.parent / (LIBRARY + SUFFIX))
+        sys.meta_path.append(_Beside(package.parent / (LIBRARY + SUFFIX)))
     return why
 
 

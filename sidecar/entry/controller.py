@@ -8,9 +8,11 @@ and the controller ends itself; `stop` ends it in order: what waits is stored fi
 from __future__ import annotations
 
 import gc
+import sys
 
 if __name__ == "__main__":
     gc.disable()  # until all is imported: nothing of it is garbage, and a tenth of the start goes into finding that out
+    sys.modules["rich"] = None  # type: ignore[assignment]  # structlog would draw it in for a terminal's sake: 3 MB
 
 import asyncio
 import contextlib
@@ -19,7 +21,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
