@@ -115,8 +115,8 @@ fuzz: .venv/dev ## the coverage-guided fuzzer for ten minutes (Python below 3.13
 
 .PHONY: lock
 lock: .venv/dev ## resolve the dependencies again (needs uv)
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra build -o requirements.lock pyproject.toml
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev -o requirements-dev.lock pyproject.toml
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra compile -c requirements-dev.lock -o requirements-compile.lock pyproject.toml
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra bench -o requirements-bench.lock pyproject.toml
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra deploy -c requirements-dev.lock -o requirements-deploy.lock pyproject.toml
+	uv pip compile --quiet --generate-hashes --no-header --extra build -o requirements.lock pyproject.toml
+	uv pip compile --quiet --generate-hashes --no-header --extra dev -o requirements-dev.lock pyproject.toml
+	uv pip compile --quiet --generate-hashes --no-header --extra compile -c requirements-dev.lock -o requirements-compile.lock pyproject.toml
+	uv pip compile --quiet --generate-hashes --no-header --extra bench -o requirements-bench.lock pyproject.toml
+	uv pip compile --quiet --generate-hashes --no-header --extra deploy -c requirements-dev.lock -o requirements-deploy.lock pyproject.toml

@@ -139,9 +139,8 @@ class Route:
         return f"<Route {self.name}>"
 
     def counting(self, counters: RouteCounters, reason: Reason) -> Route:
-        """Return the same route for a request that is counted by *counters*, and told of with *reason*."""
+        """Return the same route for a request that was admitted, is counted by *counters*, and told of with *reason*."""
         other = Route(self._rule, self.guard, counters, self.samples, self.response_timeout_s, self.slow_s)
-        other.admit, other.shaper, other.outcomes = self.admit, self.shaper, self.outcomes
         other.marked = reason
         return other
 
