@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from sidecar.cli import recording
 from sidecar.cli.client import Exit, Failure, why
+from sidecar.cli.lines import text_lines, whole_lines
 from sidecar.cli.render import share
 from sidecar.cli.session import Session
 
@@ -36,7 +36,9 @@ def simulate(
         Path | None, typer.Option("--series", help="A CSV of timestamp,value: run the slow path over it.")
     ] = None,
     record: Annotated[Path | None, typer.Option("--record", help="Write a tape of the running sidecar here.")] = None,
-    duration: Annotated[str, typer.Option("--for", help="How long to record, as 10m.")] = "10m",
+    duration: Annotated[
+        str | None, typer.Option("--for", help="How long to record, as 10m.", show_default=recording.FOR)
+    ] = None,
     past: Annotated[
         str | None, typer.Option("--past", help="Begin the recording with what is remembered of this time, as 1h.")
     ] = None,
@@ -52,12 +54,20 @@ def simulate(
             "give one of TAPE, --series FILE.csv and --record FILE",
             "sidecar simulate tape.jsonl -c config/sidecar.yaml -o json",
         )
+    _belongs("-c", config_file, "a TAPE", tape)
+    _belongs("--for", duration, "--record FILE", record)
+    _belongs("--past", past, "--record FILE", record)
     if record is not None:
-        recording.record(session, record, duration, past)
+        recording.record(session, record, duration or recording.FOR, past)
     elif series is not None:
         _slow_path(session, series)
     elif tape is not None:
         _replay(session, tape, config_file)
+
+
+def _belongs(option: str, given: object, to: str, there: object) -> None:
+    if given is not None and there is None:
+        raise Failure(Exit.USAGE, f"{option} goes with {to}", "sidecar simulate --help has examples")
 
 
 def _replay(session: Session, tape: Path, config_file: Path | None) -> None:
@@ -68,15 +78,13 @@ def _replay(session: Session, tape: Path, config_file: Path | None) -> None:
     player = Player(_config(config_file), _warn)
     out = session.console.file
     line = _json_line if session.wants_json else _table_line
-    with _opened(tape) as lines:
-        try:
-            for event in player.play(seconds(read(lines, _warn))):
-                out.write(line(event))
-        except TapeError as error:
-            out.flush()
-            raise Failure(Exit.USAGE, f"{tape}: {error}", error.hint) from error
-        except UnicodeDecodeError as error:
-            raise Failure(Exit.USAGE, f"{tape} is no UTF-8: byte {error.start}", "save it as UTF-8") from error
+    try:
+        for event in player.play(seconds(read(whole_lines(tape, _warn), _warn))):
+            out.write(line(event))
+    except TapeError as error:
+        raise Failure(Exit.USAGE, f"{tape}: {error}", error.hint) from error
+    finally:
+        out.flush()
     if not session.wants_json:
         out.writelines(_summary(player.seconds, player.tolls, player.incidents()))
     out.flush()
@@ -85,17 +93,16 @@ def _replay(session: Session, tape: Path, config_file: Path | None) -> None:
 def _slow_path(session: Session, file: Path) -> None:
     from sidecar.replay.series import SeriesError, rows  # noqa: PLC0415  as above
 
-    out = session.console.file
-    with _opened(file) as lines:
-        try:
-            for row in rows(lines):
-                out.write(f"{row.to_json()}\n" if session.wants_json else _table_row(row))
-        except SeriesError as error:
-            out.flush()
-            raise Failure(Exit.USAGE, f"{file}: {error}", error.hint) from error
-        except UnicodeDecodeError as error:
-            raise Failure(Exit.USAGE, f"{file} is no UTF-8: byte {error.start}", "save it as UTF-8") from error
-    out.flush()
+    out, row = session.console.file, None
+    try:
+        for row in rows(text_lines(file)):
+            out.write(f"{row.to_json()}\n" if session.wants_json else _table_row(row))
+    except SeriesError as error:
+        raise Failure(Exit.USAGE, f"{file}: {error}", error.hint) from error
+    finally:
+        out.flush()
+    if row is None:
+        raise Failure(Exit.USAGE, f"{file} has no rows", "write timestamp,value, such as 2026-01-05 12:00:00,41.5")
 
 
 def _json_line(event: Event) -> str:
@@ -143,21 +150,6 @@ def _config(file: Path | None) -> Compiled:
             for e in invalid.errors
         ]
         raise Failure(Exit.USAGE, f"{name} is not valid", "", tuple(rows)) from invalid
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[TextIO]:
-    if str(file) == "-":
-        yield sys.stdin
-        return
-    try:
-        stream = file.open(encoding="utf-8")
-    except OSError as error:
-        raise Failure(
-            Exit.USAGE, f"{file} cannot be read: {why(error)}", "name a readable file, or - for stdin"
-        ) from error
-    with stream:
-        yield stream
 
 
 _warn: Callable[[str], None] = lambda text: print(f"! {text}", file=sys.stderr)  # noqa: E731, T201

@@ -40,6 +40,7 @@ from sidecar.replay.learned import Learned
 from sidecar.replay.seconds import Second
 
 SERVICE: Final = "service"
+NAMED: Final = 6  # of the routes that a config does not know
 KINDS: Final = {
     "isolation.started": "isolate",
     "isolation.ramped": "ramp",
@@ -165,9 +166,9 @@ class Player:
     def _ready(self, second: Second) -> tuple[Engine, Guards]:
         known = {rule.name for rule in self._compiled.proxy.routes}
         new = [route for route in second.lines if route not in known]
-        for route in new:
-            self._tell(f"the config has no route '{route}': it is played without guards of its own")
         if new:
+            names = ", ".join(new[:NAMED]) + (f" and {len(new) - NAMED} more" if len(new) > NAMED else "")
+            self._tell(f"no route in the config, so played without a limit and breaker of its own: {names}")
             rules = (*self._compiled.proxy.routes, *(RouteRule(route, Match()) for route in new))
             self._compiled = replace(self._compiled, proxy=replace(self._compiled.proxy, routes=rules))
         if self._engine is None or self._guards is None:

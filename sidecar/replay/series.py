@@ -20,6 +20,7 @@ from math import nan
 from typing import Final
 
 from sidecar.detect.slow import SlowDetector
+from sidecar.replay.tape import MOST
 
 COLUMNS: Final = ("timestamp", "value")
 DIGITS: Final = 6
@@ -90,6 +91,9 @@ def _places(cells: Sequence[str], line: int) -> tuple[tuple[int, int], bool]:
         return (names.index("timestamp"), names.index("value")), True
     if len(cells) < len(COLUMNS):
         raise SeriesError(line, "a row has two columns", "write timestamp,value, such as 2026-01-05 12:00:00,41.5")
+    if not any(any(sign.isdigit() for sign in name) for name in names):
+        hint = "name the columns in the first line: timestamp,value"
+        raise SeriesError(line, f"the header '{','.join(names)[:60]}' has no timestamp and value", hint)
     return (0, 1), False
 
 
@@ -105,13 +109,20 @@ def _row(cells: Sequence[str], places: tuple[int, int], line: int) -> tuple[floa
 
 
 def _moment(text: str, line: int) -> float:
+    at_s = _seconds(text)
+    if not -MOST <= at_s <= MOST:  # nan, too
+        hint = "write Unix seconds (no milliseconds), or a time such as 2026-01-05 12:00:00"
+        raise SeriesError(line, f"'{text[:40]}' is not a timestamp", hint)
+    return at_s
+
+
+def _seconds(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         pass
     try:
         at = datetime.fromisoformat(text)
-    except ValueError as error:
-        hint = "write Unix seconds, or a time such as 2026-01-05 12:00:00"
-        raise SeriesError(line, f"'{text[:40]}' is not a timestamp", hint) from error
+    except ValueError:
+        return nan
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

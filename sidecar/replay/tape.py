@@ -31,7 +31,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any, Final, NoReturn
 
 from sidecar.facts import RouteSecond
@@ -42,6 +41,7 @@ NEEDED: Final = ("t", "route", "requests", "failures")
 TABLES: Final = ("methods", "statuses", "endpoints", "paths")
 KNOWN: Final = (*NEEDED, "ignored", "latency", "refused", "in_flight", "waiting", "clients", "slow", "turned", *TABLES)
 EXAMPLE: Final = '{"t": 12.0, "route": "checkout", "requests": 41, "failures": 2}'
+MOST: Final = 10**10  # a `t` until the year 2286, and a count of one second
 _ROUTE: Final = re.compile(r"[a-z0-9_-]+")
 _NOTHING: Final[Mapping[Any, Any]] = {}
 
@@ -148,8 +148,12 @@ def _line(number: int, row: Mapping[str, Any]) -> Line:
         if name not in row:
             _fail(number, f"'{name}' is missing", f"a line has at least {', '.join(NEEDED)}, such as {EXAMPLE}")
     t, route = row["t"], row["route"]
-    if type(t) not in (int, float) or not isfinite(t):
-        _fail(number, f"t is {t!r}, not seconds", "write Unix seconds or an offset, such as 12.0")
+    if type(t) not in (int, float) or not -MOST <= t <= MOST:
+        _fail(
+            number,
+            f"t is {str(t)[:40]!r}, not seconds",
+            "write Unix seconds or an offset, such as 12.0, and no milliseconds",
+        )
     if not isinstance(route, str) or _ROUTE.fullmatch(route) is None:
         _fail(number, f"route is {route!r}, not a route's name", 'use a-z, 0-9, _ and -, such as "checkout"')
     if len(row) == len(NEEDED):
@@ -174,12 +178,14 @@ def _line(number: int, row: Mapping[str, Any]) -> Line:
 
 def _count(number: int, row: Mapping[str, Any], name: str) -> int:
     value = row.get(name, 0)
-    if type(value) is int and value >= 0:
+    if type(value) is int and 0 <= value <= MOST:
         return value
-    if type(value) is float and value >= 0 and value.is_integer():
+    if type(value) is float and 0 <= value <= MOST and value.is_integer():
         return int(value)
     return _fail(
-        number, f"{name} is {json.dumps(value)}, not a count", f'write a whole number from 0 on, such as "{name}": 3'
+        number,
+        f"{name} is {json.dumps(value)[:40]}, not a count",
+        f'write a whole number from 0 on, such as "{name}": 3',
     )
 
 
