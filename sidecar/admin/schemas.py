@@ -128,6 +128,8 @@ _STATUS: Final = record(
         "drill": either(ref("Drill")),
         "breakers_open": rows(TEXT),
         "receivers": rows(ref("Receiver")),
+        "demoted": rows(record({"control": TEXT, "why": TEXT})),
+        "proposals_open": COUNT,
         "token": record({"name": TEXT, "role": words("viewer", "operator", "admin")}),
     }
 )

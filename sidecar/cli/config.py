@@ -112,8 +112,8 @@ def replayed(found: Mapping[str, Any], now: datetime) -> Iterable[RenderableType
     yield f"On {found['requests']:,} requests since {render.moment(found['since_time'], now)}:"
     yield render.table(
         "Refused",
-        ("ROUTE", "REQUESTS#", "BEFORE#", "AFTER#"),
-        ((r["route"], r["requests"], r["refused"]["from"], r["refused"]["to"]) for r in found["routes"]),
+        ("ROUTE", "REQUESTS#", "BEFORE#", "AFTER#", "DIFFERENCE"),
+        ((r["route"], r["requests"], r["refused"]["from"], r["refused"]["to"], moved(r)) for r in found["routes"]),
         "No route had traffic.",
     )
     yield render.table(
@@ -128,6 +128,13 @@ def replayed(found: Mapping[str, Any], now: datetime) -> Iterable[RenderableType
         ),
         "Neither version would have raised an incident.",
     )  # fmt: skip
+
+
+def moved(route: Mapping[str, Any]) -> str:
+    """Return by which reasons more or fewer requests are refused, as `rate_limited +465`."""
+    before, after = route["reasons"]["from"], route["reasons"]["to"]
+    moves = {reason: after.get(reason, 0) - before.get(reason, 0) for reason in sorted({*before, *after})}
+    return ", ".join(f"{reason} {move:+,}" for reason, move in moves.items() if move)
 
 
 def applied(answer: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]:

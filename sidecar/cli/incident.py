@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 
 from sidecar.cli import complete, render
+from sidecar.cli.client import Answer
 from sidecar.cli.session import Session, command
 
 app = typer.Typer(
@@ -65,7 +67,15 @@ def list_(
 @command
 def show(session: Session, number: Number) -> None:
     """Show one incident: what happened, since when, how bad, what was done, what to type."""
-    session.show(lambda: session.client.get(f"/incidents/{number}"), incident)
+    session.show(lambda: _with_proposals(session, session.client.get(f"/incidents/{number}")), incident)
+
+
+def _with_proposals(session: Session, answer: Answer) -> Answer:
+    if session.wants_json or not answer.body.get("resolved_time"):
+        return answer  # it is studied when it has ended
+    made = session.client.get("/proposals", state="open").body["items"]
+    mine = [row for row in made if row["incident"] == answer.body["id"]]
+    return replace(answer, body={**answer.body, "proposals": mine})
 
 
 def incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]:
@@ -125,6 +135,8 @@ def incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]
     if item.get("commands"):
         yield "What to type"
         yield from (f"    [bold]{escape(line)}[/]" for line in item["commands"])
+    for row in item.get("proposals", ()):
+        yield f"    [bold]sidecar proposal show {row['id']}[/]    {escape(row['why'])}"
 
 
 def _step(row: Mapping[str, Any], now: datetime) -> str:

@@ -61,9 +61,10 @@ def proposal(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]
             ("incident", item["incident"]),
             ("made", render.moment(item["made_time"], now)),
             ("effect", effect(item)),
-            ("rule", rule and f"{rule['path']} never below {rule['at_least']:g}/s"),
+            ("rule", rule and f"{rule['path']} never below {rule['at_least']:g}{rule.get('unit', '/s')}"),
             ("decided by", item.get("decided_by")),
             ("version", item.get("version")),
+            ("reason", item.get("reason")),
         )
     )
     if item["changes"]:
@@ -77,14 +78,21 @@ def proposal(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]
 def effect(item: Mapping[str, Any]) -> str:
     """Return what a proposal would have done, in one line."""
     seen = item["effect"]
-    sooner = seen.get("sooner_s")
-    words = [f"found {render.seconds(sooner)} earlier"] if sooner else []
-    words += [f"{seen[name]} {name}" for name in ("hidden", "added") if seen.get(name)]
-    if seen.get("refused"):
-        words.append(f"{seen['refused']:,} of {seen['requests']:,} requests refused")
-    if item["kind"] == "timeout":
-        words.append(f"{seen.get('slower', 0):,} of {seen['requests']:,} answers were slower")
-    return f"over {render.seconds(seen['over_s'])}: {', '.join(words) or 'no difference'}"
+    if item["kind"] == "validation":
+        return f"measured over {render.seconds(seen['over_s'])}"
+    return f"over {render.seconds(seen['over_s'])}: {', '.join(_effects(item['kind'], seen))}"
+
+
+def _effects(kind: str, seen: Mapping[str, Any]) -> Iterable[str]:
+    sooner, hidden, added = seen.get("sooner_s") or 0.0, seen.get("hidden", 0), seen.get("added", 0)
+    if sooner:
+        yield f"found {render.seconds(abs(sooner))} {'earlier' if sooner > 0 else 'later'}"
+    yield f"{hidden or 'no'} alarm{'s' * (hidden > 1)} hidden, {added or 'none'} added"
+    if kind == "timeout":
+        yield f"{seen.get('slower', 0):,} of {seen['requests']:,} answers took longer"
+    elif seen.get("refused") or kind in ("limit", "breaker"):
+        innocent = render.share(seen.get("innocent_ratio", 0.0))
+        yield f"{seen.get('refused', 0):,} more of {seen['requests']:,} requests refused, {innocent} of all others'"
 
 
 @app.command(epilog="Example: sidecar proposal apply 3 --confirm-within 5m")

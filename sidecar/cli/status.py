@@ -55,6 +55,13 @@ def overview(answer: Mapping[str, Any], now: datetime) -> Iterable[RenderableTyp
         yield ""
         yield "[yellow]Overrides in force[/]"
         yield from (_override(row, now) for row in answer["overrides"])
+    if answer.get("demoted"):
+        yield ""
+        yield "[yellow]Detectors that only observe, for they were wrong too often or by a person's word[/]"
+        yield from (_demoted(row) for row in answer["demoted"])
+    if count := answer.get("proposals_open"):
+        yield ""
+        yield f"{count} proposal{'s' * (count > 1)} of what incidents taught → sidecar proposal list --state open"
     if troubles:
         yield ""
         yield "[yellow]The sidecar itself[/]"
@@ -124,6 +131,11 @@ def _suspect(suspect: Mapping[str, Any]) -> str:
 
 def _silence(row: Mapping[str, Any], now: datetime) -> str:
     return f"  [bold]{escape(row['scope'])}[/] {escape(silenced(row, now))} → sidecar silence end {row['id']}"
+
+
+def _demoted(row: Mapping[str, Any]) -> str:
+    name = escape(row["control"])
+    return f"  [bold]{name}[/] {escape(row['why'])} → sidecar control promote {name}"
 
 
 def _drill(row: Mapping[str, Any], now: datetime) -> str:

@@ -53,6 +53,7 @@ class Configuring:
         begun_with: What differs between the version that ran before the start and the one that runs since.
         pending: The version that waits for its confirmation.
         judge: Says what is wrong with the changes of an apply: the rules that incidents taught.
+        on_changed: Called when another version has become active.
     """
 
     def __init__(self, source: Source, journal: Journal, on_active: Callable[[Active, Sequence[Change]], None]) -> None:
@@ -71,6 +72,7 @@ class Configuring:
         self.pending: Pending | None = None
         self.last_apply_ok = True
         self.judge: Callable[[Sequence[Change]], Sequence[ConfigError]] = _no_fault
+        self.on_changed: Callable[[], object] = lambda: None
         self._log = structlog.get_logger("config")
 
     def __repr__(self) -> str:
@@ -182,9 +184,9 @@ class Configuring:
             compiled = self._compiled(text, name)
             changes = diff(self.active.row.text, text)
             if fixed := static_changes(self.active.compiled, compiled, text=text, name=name):
-                raise _invalid(fixed)
+                raise ConfigRefused.invalid(fixed)
             if faults := self.judge(changes):
-                raise _invalid(faults)
+                raise ConfigRefused.invalid(faults)
             if dry_run:
                 return self._answer(self._versions.next_number, text, "active", changes, dry_run=True)
             row = self._row(text, author, reason, source, changes)
@@ -246,10 +248,12 @@ class Configuring:
                     self._log.info("the file has not changed", diverged=self.diverged)
                     return
                 changes = diff(self.active.row.text, text)
+                if faults := self.judge(changes):
+                    raise ConfigRefused.invalid(faults)
                 await self._become(self._row(text, "file", why, "file", changes), compiled, changes, None)
             except ConfigRefused as refused:
                 self.last_apply_ok = False
-                self._log.error("the file was not applied; the running version stays", problem=refused.problem)
+                self._log.error("the file was not applied; the running version stays", problem=refused.words)
 
     async def revert(self, why: str) -> None:
         """Bring back what ran before the version that waits for its confirmation; also while the store is down."""
@@ -299,6 +303,7 @@ class Configuring:
         self.pending, self.last_apply_ok = pending, True
         self._active = Active(row, replace(compiled, static=self._static, admin=self._admin))
         self._on_active(self._active, changes)
+        self.on_changed()
         acknowledged, problem = await self._rollout.commit(row.version, prepared)
         self._bring_all(but=acknowledged)
         if problem:
@@ -358,7 +363,7 @@ class Configuring:
         try:
             return self._source.compile(text, name)
         except ConfigErrors as errors:
-            raise _invalid(errors.errors) from errors
+            raise ConfigRefused.invalid(errors.errors) from errors
 
     def _row(self, text: str, author: str, reason: str, source: str, changes: Sequence[Change] = ()) -> PutVersion:
         number, unix = self._versions.next_number, clock.wall().timestamp()
@@ -390,9 +395,3 @@ class Configuring:
 
 def _no_fault(changes: Sequence[Change]) -> Sequence[ConfigError]:  # noqa: ARG001  the shape of `Configuring.judge`
     return ()
-
-
-def _invalid(errors: Sequence[ConfigError]) -> ConfigRefused:
-    rows = [{"path": e.path, "line": e.line, "column": e.column, "problem": e.problem, "hint": e.hint} for e in errors]
-    count = f"{len(rows)} error{'s' if len(rows) > 1 else ''}"
-    return ConfigRefused(422, f"{count} in the configuration; the active one stays in force", "", rows)

@@ -149,6 +149,8 @@ class Desk:
             "silences": self._engine.silences(),
             "drill": self._engine.drilling.current(),
             "receivers": self._dispatcher.views(),
+            "demoted": self._engine.tutor.demotions(),
+            "proposals_open": len(self.learning.proposals("open")),
         }  # fmt: skip
 
     def _workers(self) -> list[Document]:

@@ -9,6 +9,8 @@ Theory
 
 Tables
     open → applied       a version was made of it, or its rule is in force
+    applied → open       its version was not confirmed and reverted
+    applied → applied    a later version has taken it out, and a person wants it again
     open → dismissed     a person said no;  applied → dismissed: a rule is lifted
     open → superseded    its incident was studied again
 
@@ -30,12 +32,13 @@ from sidecar import clock
 from sidecar.config.diff import Change, diff
 from sidecar.config.edit import EditError, put
 from sidecar.config.errors import ConfigError
-from sidecar.config.units import UnitError, parse_rate
+from sidecar.config.units import UnitError, parse_duration, parse_rate
 from sidecar.controller.commands import Tune
 from sidecar.controller.configuring import Configuring
 from sidecar.controller.effects import AppendEvent, PutProposal, Write
 from sidecar.controller.ports import ConfigRefused, Document
 from sidecar.controller.replaying import ReplayError, Replays
+from sidecar.incident.rules import COUNT, PER_S, Rule
 from sidecar.incident.words import rfc3339
 from sidecar.replay.learned import Learned
 
@@ -85,6 +88,7 @@ class Learning:
         self._news = asyncio.Event()
         self._log = structlog.get_logger("learning")
         configuring.judge = self.faults
+        configuring.on_changed = self.settle
 
     def __repr__(self) -> str:
         return f"<Learning {len(self._proposals)} proposals, {len(self._waiting)} incidents wait>"
@@ -93,6 +97,18 @@ class Learning:
         """Go on with what the store kept, the newest first."""
         self._proposals = {row["id"]: dict(row) for row in reversed(documents)}
         self._next = max(self._proposals, default=0) + 1
+        self.settle()
+
+    def settle(self) -> None:
+        """Open again what was applied as a version that has reverted."""
+        for row in self._proposals.values():
+            version = (
+                self._configuring.version(row["version"]) if row["state"] == "applied" and row["version"] else None
+            )
+            if version is not None and version.state == "reverted":
+                why = f"version {row['version']} was not confirmed and reverted"
+                row |= {"state": "open", "decided_time": None, "decided_by": None, "reason": why, "version": None}
+                self._keep(row, "proposal.reopened", "automation", {"reason": why})
 
     # --- studying ---------------------------------------------------------------------------------------------------
 
@@ -174,8 +190,8 @@ class Learning:
             ConfigRefused: 404, 409, or as an apply of its text.
         """
         row = self._known(number)
-        if row["state"] != "open":
-            raise ConfigRefused(409, f"proposal {number} is {row['state']}", "`sidecar proposal list --state open`")
+        if row["state"] != "open" and (row["state"] != "applied" or row["rule"] is not None):
+            raise _decided(row)
         if row["rule"] is not None:
             return self._decide(row, "applied", author, "")
         text = self._text(row)
@@ -198,7 +214,7 @@ class Learning:
         row = self._known(number)
         lifted = row["state"] == "applied" and row["rule"] is not None
         if row["state"] != "open" and not lifted:
-            raise ConfigRefused(409, f"proposal {number} is {row['state']}", "`sidecar proposal list --state open`")
+            raise _decided(row)
         return self._decide(row, "dismissed", author, reason)
 
     def faults(self, changes: Sequence[Change]) -> list[ConfigError]:
@@ -225,6 +241,8 @@ class Learning:
                 "change it by hand: config apply FILE",
             ) from error
         if not diff(active, text):
+            if row["state"] == "applied":
+                raise _decided(row)
             raise ConfigRefused(
                 409, f"proposal {row['id']} changes nothing any more", f"sidecar proposal dismiss {row['id']}"
             )
@@ -252,18 +270,28 @@ def _public(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in PRIVATE}
 
 
+def _decided(row: Mapping[str, Any]) -> ConfigRefused:
+    place = f" as version {row['version']}" if row["version"] else ""
+    hint = "`sidecar config history` shows it" if place else "`sidecar proposal list --state open`"
+    return ConfigRefused(409, f"proposal {row['id']} is {row['state']}{place}", hint)
+
+
 def _fault(row: Mapping[str, Any], change: Change) -> ConfigError | None:
-    rule = row["rule"]
-    if change.path != rule["path"] or not isinstance(change.new, str):
-        return None
-    try:
-        per_s = parse_rate(change.new)
-    except UnitError:
-        return None
-    if per_s >= rule["at_least"]:
+    kept = row["rule"]
+    rule = Rule(kept["path"], kept["at_least"], kept.get("unit", PER_S))  # older ones were of rates only
+    if change.path != rule.path or (value := _value(change.new, rule.unit)) is None or value >= rule.at_least:
         return None
     return ConfigError(
         change.path, 0, 0,
-        f"{change.new} is below the {rule['at_least']:g}/s that normal traffic needs: incident {row['incident']} began so",
-        f"write {rule['at_least']:g}/s or more, or lift the rule: sidecar proposal dismiss {row['id']}", "config",
+        f"{change.new} is below the {rule} that normal traffic needs: incident {row['incident']} began so",
+        f"write {rule} or more, or lift the rule: sidecar proposal dismiss {row['id']}", "config",
     )  # fmt: skip
+
+
+def _value(written: object, unit: str) -> float | None:
+    try:
+        if unit == COUNT:
+            return float(str(written))
+        return parse_rate(str(written)) if unit == PER_S else parse_duration(str(written))
+    except (UnitError, ValueError):
+        return None

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sidecar.config.errors import ConfigError
 from sidecar.config.policies import Token
 from sidecar.controller.commands import Asking, Done, Rejected
 from sidecar.link.frames import Tap
@@ -36,6 +37,21 @@ class ConfigRefused(Exception):  # noqa: N818  named as what it says
         self.problem = problem
         self.hint = hint
         self.errors = errors
+
+    @classmethod
+    def invalid(cls, errors: Sequence[ConfigError]) -> ConfigRefused:
+        """Return the refusal of a config with these errors."""
+        rows = [
+            {"path": e.path, "line": e.line, "column": e.column, "problem": e.problem, "hint": e.hint} for e in errors
+        ]
+        count = f"{len(rows)} error{'s' if len(rows) > 1 else ''}"
+        return cls(422, f"{count} in the configuration; the active one stays in force", "", rows)
+
+    @property
+    def words(self) -> str:
+        """Return all of it in one line, for the log."""
+        rows = [f"{row['path']}: {row['problem']} ({row['hint']})" for row in self.errors]
+        return "; ".join([self.problem, *rows])
 
 
 class Unavailable(Exception):  # noqa: N818  named as what it says

@@ -160,6 +160,7 @@ def facts_of(asked: Study, compiled: Compiled) -> Facts:
     limit = guards.limit if guards is not None else None
     rule = next((rule for rule in compiled.proxy.routes if rule.name == route), None)
     suspect = incident.get("suspect")
+    normal, service = measure(asked.material, route, unix_of(incident["onset_time"]), until)
     return Facts(
         scope=scope,
         route=route,
@@ -168,9 +169,12 @@ def facts_of(asked: Study, compiled: Compiled) -> Facts:
         sensitivity=compiled.detect.of(route).sensitivity.value,
         breaker=guards is not None and guards.breaker is not None and guards.breaker.mode is not Mode.OFF,
         limited=limit is not None,
-        client_limited=limit is not None and limit.per_client is not None,
+        rate_per_s=limit.bucket.rate_per_s if limit is not None and limit.bucket is not None else None,
+        client_rate_per_s=limit.per_client.rate_per_s if limit is not None and limit.per_client is not None else None,
+        cost=limit.cost if limit is not None else 1.0,
         timeout_s=(rule.response_timeout_s if rule else None) or compiled.proxy.upstream.response_timeout_s,
-        normal=measure(asked.material, route, unix_of(incident["onset_time"]), until),
+        normal=normal,
+        service=service,
         suspect=tuple(suspect["diff"]) if suspect else (),
     )
 

@@ -244,6 +244,10 @@ class Tutor:
         state = {"control": name_of(key), "route": key[0] or SERVICE_WORD, "detector": key[1].value}
         return {**state, "offset": round(self.tuning.offset(*key), 3), "record": card.document()}
 
+    def demotions(self) -> list[dict[str, str]]:
+        """Return who only observes since a demotion, and why."""
+        return [{"control": name_of(key), "why": self.cards[key].words()} for key in sorted(self.demoted)]
+
     def annotate(self, controls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the inventory with each detector's record, and with those that are demoted as observing."""
         return [self._annotated(row) if row["name"].startswith(PREFIX) else row for row in controls]

@@ -13,8 +13,10 @@ Tables
     real, one client          a limit for each client                       others lose ≤ 0.1 % of their requests
     real, a surge             a limit for the route                         it refuses in the incident, else ≤ 0.1 %
     real, errors, no breaker  a breaker                                     nothing else is refused than in incidents
-    real, slow                a shorter response timeout                    ≤ 0.1 % of answers were slower
-    a config value            a rule: this value is never set lower again   (nothing is replayed: it is measured)
+    real, somebody waited     a shorter response timeout                    ≤ 0.1 % of answers were slower
+    a config value            a rule, see `rules.py`                        (nothing is replayed: it is measured)
+
+    A limit that was there and let the incident pass is proposed lower.
 
 What can go wrong
     Little history: rates are quantiles of what was seen before the onset; below `LEAST_S` seconds of it no limit and no
@@ -24,15 +26,15 @@ What can go wrong
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil
 from typing import Any, Final
 
 from sidecar.facts import Detector, Scope, ScopeKind
+from sidecar.incident.rules import LEAST_S, Normal, Rule, rule_of
 from sidecar.incident.words import duration
 
-LEAST_S: Final = 60
 CLIENT_FACTOR: Final = 1.5
 ROUTE_FACTOR: Final = 2.0
 TIMEOUT_FACTOR: Final = 5.0
@@ -61,18 +63,6 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """A config value that must not be set below *at_least* again (in the value's own unit, a second where it is a rate)."""
-
-    path: str
-    at_least: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON object."""
-        return {"path": self.path, "at_least": self.at_least}
-
-
-@dataclass(frozen=True, slots=True)
 class Candidate:
     """Something to propose; either settings or a rule."""
 
@@ -80,26 +70,6 @@ class Candidate:
     why: str
     settings: tuple[Setting, ...] = ()
     rule: Rule | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Normal:
-    """
-    What was normal on a route before the onset, and what was not after it.
-
-    Attributes:
-        seconds: How many were seen before.
-        rate_per_s, peak_per_s: 99th percentile of arrivals a second before; the most after.
-        clients, peaks: The same by client.
-        p99_s: 99th percentile of the upstream latency before; 0 without any.
-    """
-
-    seconds: int = 0
-    rate_per_s: float = 0.0
-    peak_per_s: float = 0.0
-    clients: Mapping[str, float] = field(default_factory=dict)
-    peaks: Mapping[str, float] = field(default_factory=dict)
-    p99_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +81,11 @@ class Facts:
         route: Its route; empty when it is about the whole service.
         real: Nobody said that it was not.
         sensitivity: Of the route's detectors.
-        breaker, limited, client_limited: The route has such a guard.
+        breaker, limited: The route has such a guard.
+        rate_per_s, client_rate_per_s: Its limits for all and for each client, in tokens; None without.
+        cost: Tokens that a request takes.
         timeout_s: Its response timeout.
+        normal, service: What was normal on the route, and on all together.
         suspect: The changes of the config version under suspicion.
     """
 
@@ -123,9 +96,12 @@ class Facts:
     sensitivity: str
     breaker: bool
     limited: bool
-    client_limited: bool
+    rate_per_s: float | None
+    client_rate_per_s: float | None
+    cost: float
     timeout_s: float
     normal: Normal
+    service: Normal
     suspect: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -155,29 +131,42 @@ def _sensitivity(facts: Facts) -> Candidate | None:
 
 
 def _client_limit(facts: Facts) -> Candidate | None:
-    normal = facts.normal
-    others = {key: rate for key, rate in normal.clients.items() if key != facts.scope.key}
-    if facts.scope.kind is not ScopeKind.CLIENT or facts.client_limited or not others or normal.seconds < LEAST_S:
+    normal, key = facts.normal, facts.scope.key
+    others = max((rate for name, rate in normal.clients.items() if name != key), default=0.0)
+    if facts.scope.kind is not ScopeKind.CLIENT or not others or normal.seconds < LEAST_S:
         return None
-    rate = max(1, ceil(CLIENT_FACTOR * max(others.values())))
-    peak = normal.peaks.get(facts.scope.key, 0.0)
-    if peak <= rate:
-        return None
-    why = f"client {facts.scope.key} asked up to {peak:.0f}/s, the others at most {max(others.values()):.0f}/s"
-    value = f"{{rate: {rate}/s, burst: {2 * rate}}}"
-    path = _on_route(facts, "limit", "per_client") if facts.limited else _on_route(facts, "limit")
-    return Candidate(Kind.LIMIT, why, (Setting(path, value if facts.limited else f"{{per_client: {value}}}"),))
+    rate, peak = CLIENT_FACTOR * others, normal.peaks.get(key, 0.0)
+    why = f"client {key} asked up to {peak:.0f}/s, the others at most {others:.0f}/s"
+    return _limit(facts, rate, peak, facts.client_rate_per_s, why, "per_client")
 
 
 def _route_limit(facts: Facts) -> Candidate | None:
     normal = facts.normal
-    if Detector.SURGE not in facts.detectors or facts.limited or not facts.route or normal.seconds < LEAST_S:
+    if Detector.SURGE not in facts.detectors or not facts.route or normal.seconds < LEAST_S:
         return None
-    rate = max(1, ceil(ROUTE_FACTOR * normal.rate_per_s))
-    if normal.peak_per_s <= rate:
+    rate, peak = ROUTE_FACTOR * normal.rate_per_s, normal.peak_per_s
+    why = f"{facts.route} got up to {peak:.0f}/s, normally at most {normal.rate_per_s:.0f}/s"
+    return _limit(facts, rate, peak, facts.rate_per_s, why)
+
+
+def _limit(
+    facts: Facts, rate_per_s: float, peak_per_s: float, now_per_s: float | None, why: str, *level: str
+) -> Candidate | None:
+    """Return a limit of *rate_per_s* requests, unless the incident would have met none, or the present one is as low."""
+    rate = max(1, ceil(rate_per_s * facts.cost))
+    if peak_per_s * facts.cost <= rate or (now_per_s is not None and now_per_s <= rate):
         return None
-    why = f"{facts.route} got up to {normal.peak_per_s:.0f}/s, normally at most {normal.rate_per_s:.0f}/s"
-    return Candidate(Kind.LIMIT, why, (Setting(_on_route(facts, "limit"), f"{{rate: {rate}/s, burst: {2 * rate}}}"),))
+    whole = f"{{rate: {rate}/s, burst: {2 * rate}}}"
+    settings: tuple[Setting, ...]
+    if not facts.limited:
+        settings = (Setting(_on_route(facts, "limit"), f"{{per_client: {whole}}}" if level else whole),)
+    elif level and now_per_s is None:
+        settings = (Setting(_on_route(facts, "limit", *level), whole),)
+    else:
+        values = (("rate", f"{rate}/s"), ("burst", str(2 * rate)))
+        settings = tuple(Setting(_on_route(facts, "limit", *level, name), value) for name, value in values)
+    said = f"; the limit is {now_per_s:g}/s" if now_per_s is not None else ""
+    return Candidate(Kind.LIMIT, why + said, settings)
 
 
 def _breaker(facts: Facts) -> Candidate | None:
@@ -197,27 +186,23 @@ def _timeout(facts: Facts) -> Candidate | None:
     if Detector.LATENCY not in facts.detectors or not facts.route or not normal.p99_s or normal.seconds < LEAST_S:
         return None
     wanted = max(LEAST_TIMEOUT_S, float(ceil(TIMEOUT_FACTOR * normal.p99_s)))
-    if wanted > facts.timeout_s / 2:
+    if wanted > facts.timeout_s / 2 or normal.longest_s <= wanted:
         return None
-    why = f"answers of {facts.route} take up to {duration(normal.p99_s)}, the timeout is {duration(facts.timeout_s)}"
+    why = f"requests of {facts.route} waited up to {duration(normal.longest_s)} for an answer, which normally takes "
+    why += f"at most {duration(normal.p99_s)}; the timeout is {duration(facts.timeout_s)}"
     return Candidate(Kind.TIMEOUT, why, (Setting(_on_route(facts, "response_timeout"), f"{wanted:g}s"),))
 
 
 def _rule(change: Mapping[str, Any], facts: Facts) -> Candidate | None:
     """Return the rule that keeps the changed value from being set so low again."""
-    path, normal = str(change.get("path", "")), facts.normal
-    if Detector.REFUSALS not in facts.detectors or normal.seconds < LEAST_S:
+    path = str(change.get("path", ""))
+    normal = facts.service if path.startswith(("service.", "upstream.")) else facts.normal
+    rule = rule_of(change, frozenset(facts.detectors), normal, facts.cost)
+    if rule is None:
         return None
-    if path.endswith("per_client.rate"):
-        least = float(ceil(max(normal.clients.values(), default=0.0)))
-    elif path.endswith("limit.rate"):
-        least = float(ceil(normal.rate_per_s))
-    else:
-        return None
-    if not least:
-        return None
-    why = f"{path} {change.get('old')} → {change.get('new')} refused normal traffic, which needs {least:g}/s"
-    return Candidate(Kind.VALIDATION, why, rule=Rule(path, least))
+    was = change.get("old")
+    why = f"{path} {'was set to' if was is None else f'{was} →'} {change.get('new')}: normal traffic needs {rule}"
+    return Candidate(Kind.VALIDATION, why, rule=rule)
 
 
 # --- is it worth it? ---------------------------------------------------------------------------------------------------

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from typing import Final
 
-from sidecar.incident.learn import Normal
+from sidecar.incident.rules import Normal
 from sidecar.measure import histogram
 from sidecar.replay.material import Material
+from sidecar.replay.seconds import InFlight
+from sidecar.replay.tape import Line
 
 QUANTILE: Final = 0.99
 MAX_CLIENTS: Final = 256
@@ -34,44 +37,73 @@ class _Rates:
         return 0.0
 
 
-def measure(material: Material, route: str, onset: float, until: float) -> Normal:
+class _Seen:
+    """What came on one route, or on all together, before the onset and after it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0
+        self.before, self.after = _Rates(), _Rates()
+        self.clients: dict[str, _Rates] = {}
+        self.peaks: dict[str, float] = {}
+        self.latency: dict[int, int] = {}
+        self.in_flight = 0
+        self.longest = -1  # a bucket
+
+    def take_before(self, lines: Sequence[Line], step: int) -> None:
+        self.seconds += step
+        self.before.add(sum(line.requests for line in lines) / step, step)
+        self.in_flight = max(self.in_flight, sum(line.in_flight or 0 for line in lines))
+        for line in lines:
+            for i, count in line.latency.items():
+                self.latency[i] = self.latency.get(i, 0) + count
+            for key, (count, _) in (line.clients or {}).items():
+                if key in self.clients or len(self.clients) < MAX_CLIENTS:
+                    self.clients.setdefault(key, _Rates()).add(count / step, step)
+
+    def take_after(self, lines: Sequence[Line], waiting: Iterable[int], step: int) -> None:
+        self.after.add(sum(line.requests for line in lines) / step, step)
+        self.longest = max((self.longest, *waiting, *(i for line in lines for i in line.latency)))
+        for line in lines:
+            for key, (count, _) in (line.clients or {}).items():
+                self.peaks[key] = max(self.peaks.get(key, 0.0), count / step)
+
+    def normal(self) -> Normal:
+        return Normal(
+            self.seconds,
+            self.before.quantile(),
+            float(self.after.most),
+            {key: rates.quantile() for key, rates in self.clients.items()},
+            self.peaks,
+            histogram.quantile(self.latency, QUANTILE) if self.latency else 0.0,
+            self.in_flight,
+            histogram.MIDDLE_S[self.longest] if self.longest >= 0 else 0.0,
+        )
+
+
+def measure(material: Material, route: str, onset: float, until: float) -> tuple[Normal, Normal]:
     """
-    Return what was normal on *route* before *onset*, and the most that came between it and *until*.
+    Return what was normal on *route* before *onset*, and what was not between it and *until*; and of all routes.
 
     Args:
         material: The stored history.
         route: Its name.
         onset, until: Unix seconds.
     """
-    whole, during = _Rates(), _Rates()
-    clients: dict[str, _Rates] = {}
-    peaks: dict[str, float] = {}
-    latency: dict[int, int] = {}
-    seconds = 0
+    mine, whole, flights = _Seen(), _Seen(), dict[str, InFlight]()
     for second in material.seconds():
-        line, step = second.lines.get(route), round(second.step_s)
         if second.t > until:
             break
-        requests = line.requests / step if line is not None else 0.0
-        if second.t >= onset:
-            during.add(requests, step)
-            for key, (count, _) in (line.clients or {}).items() if line is not None else ():
-                peaks[key] = max(peaks.get(key, 0.0), count / step)
-            continue
-        seconds += step
-        whole.add(requests, step)
-        if line is None:
-            continue
-        for i, count in line.latency.items():
-            latency[i] = latency.get(i, 0) + count
-        for key, (count, _) in (line.clients or {}).items():
-            if key in clients or len(clients) < MAX_CLIENTS:
-                clients.setdefault(key, _Rates()).add(count / step, step)
-    return Normal(
-        seconds,
-        whole.quantile(),
-        float(during.most),
-        {key: rates.quantile() for key, rates in clients.items()},
-        peaks,
-        histogram.quantile(latency, QUANTILE) if latency else 0.0,
-    )
+        step, lines = round(second.step_s), list(second.lines.values())
+        ages = {line.route: _ages(line, flights.setdefault(line.route, InFlight())) for line in lines}
+        own = [second.lines[route]] if route in second.lines else []
+        for seen, rows in ((mine, own), (whole, lines)):
+            if second.t < onset:
+                seen.take_before(rows, step)
+            else:
+                seen.take_after(rows, (i for row in rows for i in ages[row.route]), step)
+    return mine.normal(), whole.normal()
+
+
+def _ages(line: Line, flight: InFlight) -> Mapping[int, int]:
+    flight.ended(line, max(line.requests - sum(line.refused.values()), 0))
+    return flight.waiting(line)

@@ -142,10 +142,17 @@ STATUS: dict[str, Any] = {
     "drill": None,
     "breakers_open": ["checkout"],
     "receivers": [RECEIVER],
+    "demoted": [
+        {
+            "control": "detect.surge:search",
+            "why": "demoted by automation: 2 of 5 verdicts confirm it; would have raised 1 since",
+        }
+    ],
+    "proposals_open": 1,
 }
 QUIET_STATUS: dict[str, Any] = {
     **STATUS, "traffic": QUIET_TRAFFIC, "incidents": [], "isolations": [], "overrides": [],
-    "breakers_open": [],
+    "breakers_open": [], "demoted": [], "proposals_open": 0,
 }  # fmt: skip
 VERSION: dict[str, Any] = {
     "version": 7,

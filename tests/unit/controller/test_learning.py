@@ -151,3 +151,59 @@ async def test_everything_is_stored_and_told(bench: Bench) -> None:
     assert bench.learning.proposal(1)["state"] == "dismissed"  # type: ignore[index]
     assert "settings" not in bench.learning.proposal(1)  # type: ignore[operator]
     assert bench.learning.faults([Change("routes.checkout.limit.rate", "100/s", "1/s")]) == []
+
+
+async def test_what_was_not_confirmed_is_open_again(bench: Bench) -> None:
+    """
+    Its version reverted: it is in force no more, so it can be applied again; the event says why.
+    """
+    bench.propose(MORE)
+    await bench.learning.apply(1, "ops", 60.0)
+    await bench.configuring.revert("nobody confirmed it in time")
+    found = bench.learning.proposal(1)
+    assert found is not None
+    assert (found["state"], found["version"], found["decided_by"]) == ("open", None, None)
+    assert found["reason"] == "version 2 was not confirmed and reverted"
+    assert [write.kind for write in bench.written if isinstance(write, AppendEvent)][-1] == "proposal.reopened"
+    assert (await bench.learning.apply(1, "ops", 60.0))["version"] == 4
+
+
+async def test_a_proposal_that_was_rolled_back_can_be_applied_again(bench: Bench) -> None:
+    """
+    While its settings are in force it is applied and cannot be applied twice; taken out by a later version it can.
+    """
+    bench.propose(MORE)
+    await bench.learning.apply(1, "ops", 60.0)
+    await bench.configuring.confirm("ops")
+    with pytest.raises(ConfigRefused, match="is applied as version 2"):
+        await bench.learning.apply(1, "ops", None)
+    await bench.configuring.rollback(1, author="ops", reason="")
+    assert (await bench.learning.apply(1, "ops", None))["version"] == 4
+
+
+async def test_a_rule_holds_for_the_file_too(bench: Bench, tmp_path: Path) -> None:
+    """
+    A file that sets the forbidden value changes nothing when it is read again.
+    """
+    bench.propose(RULE)
+    await bench.learning.apply(1, "ops", None)
+    (tmp_path / "sidecar.yaml").write_text(TEXT.replace("100/s", "5/s"))
+    await bench.configuring.reload("SIGHUP")
+    assert (bench.configuring.active.version, bench.configuring.last_apply_ok) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "refused", "taken"),
+    [
+        ({"path": "routes.checkout.response_timeout", "at_least": 0.5, "unit": "s"}, "400ms", "1s"),
+        ({"path": "routes.checkout.concurrency.max", "at_least": 7.0, "unit": ""}, "6", "7"),
+    ],
+)
+async def test_a_rule_reads_the_value_in_its_unit(bench: Bench, rule: dict[str, Any], refused: str, taken: str) -> None:
+    """
+    A duration is compared as a duration, a count as a count.
+    """
+    bench.propose(RULE | {"rule": rule})
+    await bench.learning.apply(1, "ops", None)
+    assert len(bench.learning.faults([Change(rule["path"], None, refused)])) == 1
+    assert bench.learning.faults([Change(rule["path"], None, taken), Change(rule["path"], taken, None)]) == []

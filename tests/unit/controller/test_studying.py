@@ -128,8 +128,39 @@ def test_a_limit_that_was_too_low_becomes_a_rule() -> None:
     rows = steady(400, bad={range(200, 260): 1.0})
     made = studied(rows, suspect={"version": 2, "diff": diff}, signals=signals)
     assert [row["rule"] for row in made if row["kind"] == "validation"] == [
-        {"path": "routes.checkout.limit.rate", "at_least": 20.0}
+        {"path": "routes.checkout.limit.rate", "at_least": 20.0, "unit": "/s"}
     ]
+
+
+def test_slow_answers_that_end_in_time_ask_for_no_timeout() -> None:
+    """
+    Nobody waited longer than the shorter timeout would allow, so it would have prevented nothing.
+    """
+    rows = list(steady(400, in_flight=1))
+    for row in rows[200:260]:
+        row |= {"latency": [[0.5, 20]], "in_flight": 10}
+    assert [row["kind"] for row in studied(rows)].count("timeout") == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "lower"),
+    [
+        ("{rate: 500/s}", True),
+        ("{rate: 30/s}", False),
+        ("{per_client: {rate: 50/s}}", True),
+    ],
+)
+def test_a_limit_that_let_a_surge_pass_is_proposed_lower(limit: str, lower: bool) -> None:
+    """
+    Twice what is normal, unless the limit was as low already; a level that is missing is added beside the other.
+    """
+    rows = list(steady(900, per_s=20))
+    for row in rows[500:700]:
+        row |= {"requests": 60, "latency": [[0.012, 60]]}
+    made = [row for row in studied(rows, f"{BARE}    limit: {limit}\n") if row["kind"] == "limit"]
+    settings = {tuple(path): value for path, value in made[0]["settings"]} if made else {}
+    wants = {("routes", "checkout", "limit", "rate"): "40/s", ("routes", "checkout", "limit", "burst"): "80"}
+    assert settings == (wants if lower else {})
 
 
 @pytest.mark.parametrize("text", ["nonsense: 1\n", BARE + "  - {name: gone}\n"])
