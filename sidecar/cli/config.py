@@ -37,6 +37,8 @@ def show(session: Session) -> None:
     """Print the active configuration as it was written (secrets hidden)."""
     answer = session.client.get("/config").body
     session.console.file.write(render.as_json(answer) if session.wants_json else answer["text"])
+    if "sha256: (hidden)" in answer["text"]:
+        typer.echo("! token hashes are hidden: put yours back before this becomes the sidecar's file", err=True)
 
 
 @app.command(epilog="Example: sidecar config validate config/sidecar.yaml")

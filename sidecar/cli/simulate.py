@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sidecar.cli import recording
+from sidecar.cli import played, recording
 from sidecar.cli.client import Exit, Failure, why
 from sidecar.cli.lines import text_lines, whole_lines
-from sidecar.cli.render import share
 from sidecar.cli.session import Session
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def _replay(session: Session, tape: Path, config_file: Path | None) -> None:
 
     player = Player(_config(config_file), _warn)
     out = session.console.file
-    line = _json_line if session.wants_json else _table_line
+    line = _json_line if session.wants_json else played.event_line
     try:
         for event in player.play(seconds(read(whole_lines(tape, _warn), _warn))):
             out.write(line(event))
@@ -86,7 +85,7 @@ def _replay(session: Session, tape: Path, config_file: Path | None) -> None:
     finally:
         out.flush()
     if not session.wants_json:
-        out.writelines(_summary(player.seconds, player.tolls, player.incidents()))
+        out.writelines(played.summary(player.seconds, player.tolls, player.incidents()))
     out.flush()
 
 
@@ -109,29 +108,8 @@ def _json_line(event: Event) -> str:
     return event.to_json() + "\n"
 
 
-def _table_line(event: Event) -> str:
-    facts = ", ".join(f"{name} {_short(value)}" for name, value in event.detail.items() if value not in (None, ""))
-    return f"{event.t:>12g}  {event.event:<8} {event.detector:<9} {event.score:>8.2f}  {event.scope}  {facts}\n"
-
-
 def _table_row(row: Row) -> str:
     return f"{row.row:>8}  {row.score:.4f}{'  alarm' if row.alarm else ''}\n"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _summary(seconds: int, tolls: Mapping[str, Any], incidents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    yield f"\n{seconds} s played\n"
-    for route, toll in tolls.items():
-        refused = sum(toll.refused.values())
-        words = ", ".join(f"{reason} {count}" for reason, count in sorted(toll.refused.items()))
-        part = share(refused / toll.requests if toll.requests else 0.0)
-        yield f"{route}: {toll.requests} requests, {toll.failures} failed, {refused} refused ({part})"
-        yield f": {words}\n" if words else "\n"
-    for row in incidents:
-        yield f"incident {row['id']}: {row['title']} ({row['state']}, {row['resolution'] or 'not ended'})\n"
 
 
 def _config(file: Path | None) -> Compiled:

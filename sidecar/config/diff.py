@@ -116,7 +116,7 @@ def _by_name(rows: Any) -> Any:
 
 def _compare(old: _Side, new: _Side, path: str) -> Iterator[Change]:
     if not isinstance(old.full, dict) and not isinstance(new.full, dict):
-        if old.full != new.full:
+        if old.full != new.full and not _hidden(path, old.full, new.full):
             yield _change(path, old.full, new.full)
     elif isinstance(old.full, dict) and isinstance(new.full, dict):
         for key in dict.fromkeys([*old.keys(), *new.keys()]):
@@ -136,6 +136,11 @@ def _leaves(value: Json, path: str) -> Iterator[tuple[str, Json]]:
 
 def _change(path: str, old: Json, new: Json) -> Change:
     return Change(path, _shown(path, old), _shown(path, new))
+
+
+def _hidden(path: str, old: Json, new: Json) -> bool:
+    """Tell whether a hash stands against its own mask, as in a text that was shown, edited and applied again."""
+    return path.endswith(f".{HIDDEN_KEY}") and MASK in (old, new)
 
 
 def _shown(path: str, value: Json) -> Json:

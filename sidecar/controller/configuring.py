@@ -232,7 +232,7 @@ class Configuring:
         """
         try:
             text = self._source.read()
-            compiled = self._source.compile(text, str(self._source))
+            compiled = self._source.compile_file(text)
         except (OSError, UnicodeDecodeError, ConfigErrors) as error:
             self.last_apply_ok = False
             self._log.error("the file cannot be applied; the running version stays", problem=str(error))

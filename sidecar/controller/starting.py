@@ -24,7 +24,8 @@ import structlog
 
 from sidecar import clock
 from sidecar.config.diff import Change, diff
-from sidecar.config.errors import ConfigErrors
+from sidecar.config.errors import ConfigError, ConfigErrors
+from sidecar.config.fields import MASK
 from sidecar.config.load import load, text_hash
 from sidecar.config.policies import Compiled
 from sidecar.controller.effects import PutMark, PutVersion, Write
@@ -62,6 +63,24 @@ class Source:
             ConfigErrors: with everything that is wrong.
         """
         return load(text, name=name, environ=self.environ, flags=self.flags)
+
+    def compile_file(self, text: str) -> Compiled:
+        """
+        Return the file's *text* compiled; a token in it needs its hash, which no shown text has.
+
+        Raises:
+            ConfigErrors: with everything that is wrong.
+        """
+        compiled, name = self.compile(text, str(self)), str(self)
+        hidden = [token.name for token in compiled.admin.tokens if token.sha256 == MASK]
+        if hidden:
+            hint = (
+                "a text that was shown has no hashes: copy them from the file before, or: printf %s TOKEN | sha256sum"
+            )
+            problem = "is hidden, so nobody could use this token"
+            errors = [ConfigError(f"admin.tokens.{token}.sha256", 0, 0, problem, hint, name) for token in hidden]
+            raise ConfigErrors(errors)
+        return compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +176,7 @@ class Beginning:
     def _read_file(self) -> Active:
         text = self._source.read()
         self._file_hash = text_hash(text)
-        compiled = self._source.compile(text, str(self._source))
+        compiled = self._source.compile_file(text)
         number = self._memory.versions.next_number if self._boot is None else self._boot.version + 1
         unix, why = clock.wall().timestamp(), "the file at the start"
         return Active(PutVersion(number, text, self._file_hash, "file", why, "file", "active", unix), compiled)

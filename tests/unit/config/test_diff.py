@@ -6,6 +6,7 @@ import pytest
 
 from sidecar.config.diff import Change, diff, touches
 from sidecar.config.load import ConfigErrors
+from sidecar.config.mask import mask
 from sidecar.facts import Scope
 
 A, B = "0" * 64, "f" * 64
@@ -124,3 +125,12 @@ def test_a_change_touches_the_scope_whose_traffic_it_affects(paths: list[str], s
     A route's key touches that route, a key of the whole data plane the service, and all others nothing.
     """
     assert scopes == touches(Change(path, None, 1) for path in paths)
+
+
+def test_a_hash_against_its_mask_is_no_change() -> None:
+    """
+    A text that was shown, edited and applied again differs by what was edited.
+    """
+    text = 'admin: {tokens: [{name: ops, role: admin, sha256: "' + "a" * 64 + '"}]}\nmode: enforce\n'
+    assert [change.path for change in diff(text, mask(text).replace("enforce", "observe"))] == ["mode"]
+    assert [change.path for change in diff(text, text.replace("a" * 64, "b" * 64))] == ["admin.tokens.ops.sha256"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.load import text_hash
+from sidecar.config.mask import mask
 from sidecar.link.runtime import BootConfig
 from tests.support.history import ONE, THREE, TWO, Setting, fresh_setting, refused
 
@@ -146,3 +147,19 @@ async def test_without_the_store_a_changed_file_runs_and_finds_its_place_later(s
     await configuring.rollback(1, author="ops", reason="a test")
     history = [(1, "file"), (2, "api"), (3, "api"), (4, "file"), (5, "rollback")]
     assert [row[:2] for row in await setting.stored()] == history
+
+
+async def test_a_file_with_hidden_hashes_locks_nobody_out(setting: Setting) -> None:
+    """
+    What `config show` printed has no hashes: as the file it is refused, at a start and when it is read again, and what
+    ran before runs on with its tokens.
+    """
+    with_token = ONE + 'admin: {tokens: [{name: ops, role: admin, sha256: "' + "a" * 64 + '"}]}\n'
+    setting.file.write_text(with_token)
+    configuring = await setting.begin()
+    setting.file.write_text(mask(with_token) + "# shown\n")
+    await configuring.reload("SIGHUP")
+    assert (configuring.active.version, configuring.last_apply_ok) == (1, False)
+    await setting.end()
+    configuring = await setting.begin()
+    assert [token.sha256 for token in configuring.admin.tokens] == ["a" * 64]
