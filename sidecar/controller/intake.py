@@ -138,7 +138,7 @@ class Intake:
         around = [i for i in running if i.scope == scope or (i.scope.contains(scope) and _akin(i, finding.case))]
         if around:
             return max(around, key=lambda i: (i.scope == scope, -i.id)).id
-        if self._silenced(finding.case, now):
+        if _faded(finding.case) or self._silenced(finding.case, now):
             return None
         drilled = self._drilled(scope)
         inside = [
@@ -324,6 +324,15 @@ def _takes_in(scope: Scope, incident: Incident, now: Moment) -> bool:
     if scope.kind is ScopeKind.ENDPOINT and incident.scope.kind in (ScopeKind.ROUTE, ScopeKind.CLIENT):
         return now.at - incident.opened.at < YOUNG_S
     return scope.contains(incident.scope)
+
+
+def _faded(case: Case) -> bool:
+    """
+    Tell whether nothing of what *case* claims is there now: its score only remembers it.
+
+    So it is when the one client that failed has left: its route's alarm stands, and no client explains it any more.
+    """
+    return all(s.detector is Detector.ERRORS and s.value <= s.baseline for s in case.signals)
 
 
 def _akin(incident: Incident, case: Case) -> bool:
