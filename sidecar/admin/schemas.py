@@ -75,6 +75,21 @@ _ISOLATION: Final = record(
     {"refused": COUNT, "would_have_succeeded_ratio": maybe(RATIO), "ended_by": maybe(TEXT), "ended_why": maybe(TEXT)},
 )  # fmt: skip
 
+_IMPACT: Final = record(
+    {
+        "failed": COUNT, "refused": COUNT, "seconds": COUNT,
+        "scopes": rows(
+            record(
+                {
+                    "scope": TEXT, "failed": COUNT, "refused": COUNT, "reasons": ANY, "isolated": COUNT,
+                    "would_have_succeeded_ratio": maybe(RATIO), "drilled": COUNT, "seconds": COUNT,
+                }
+            )
+        ),
+        "others": record({"requests": COUNT, "failed": COUNT}),
+    }
+)  # fmt: skip
+
 _INCIDENT: Final = record(
     {
         "id": COUNT, "title": TEXT,
@@ -89,7 +104,8 @@ _INCIDENT: Final = record(
         "runbook": maybe(TEXT), "commands": rows(TEXT),
         "checklist": rows(record({"step": COUNT, "text": TEXT, "done_by": maybe(TEXT), "done_time": maybe(TIME)})),
         "silenced": either(ref("Silence")),
-    }
+    },
+    {"impact": _IMPACT},
 )  # fmt: skip
 
 _OVERRIDE: Final = record(

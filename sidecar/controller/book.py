@@ -28,7 +28,7 @@ from sidecar.controller.effects import (
     SetDirectives,
     SetFaults,
 )
-from sidecar.decide import lease, overrides, silence, sticky
+from sidecar.decide import lease, overrides, silence, sticky, suspect
 from sidecar.decide.lease import AUTOMATION, Isolation
 from sidecar.decide.overrides import Override
 from sidecar.decide.policies import LadderStep, RespondPolicy, RollbackMode, Rung
@@ -36,6 +36,7 @@ from sidecar.decide.silence import Silence
 from sidecar.decide.suspect import Version
 from sidecar.facts import Directive, Moment, Scope
 from sidecar.incident import documents, telling
+from sidecar.incident.account import LEAD_S, Account
 from sidecar.incident.lifecycle import Incident, IncidentState, Severity, Verdict
 from sidecar.incident.words import rfc3339
 
@@ -61,6 +62,7 @@ class Book:
         self.policy = policy
         self.boot = boot
         self.incidents: dict[int, Incident] = {}
+        self.accounts: dict[int, Account] = {}
         self.isolations: dict[str, Isolation] = {}
         self.overrides: dict[Scope, Override] = {}
         self.marks: list[sticky.Mark] = []
@@ -114,6 +116,10 @@ class Book:
         made = sorted(self.live(), key=lambda isolation: (str(isolation.scope), isolation.id))
         return (*(o.directive for o in given), *(i.directive for i in made))
 
+    def account(self, incident: Incident) -> Account:
+        """Return what *incident* has cost so far."""
+        return self.accounts.setdefault(incident.id, Account(incident.onset.unix - LEAD_S))
+
     # --- documents
 
     def isolation_document(self, isolation: Isolation) -> dict[str, Any]:
@@ -134,6 +140,7 @@ class Book:
             self.next_step(incident),
             propose_rollback=self.may_propose(incident),
             silenced=silence.document(hush) if hush is not None else None,
+            account=self.accounts.get(incident.id),
         )
 
     def next_step(self, incident: Incident) -> dict[str, Any] | None:
@@ -154,10 +161,10 @@ class Book:
 
     def may_propose(self, incident: Incident) -> bool:
         """Tell whether the incident's suspect may be proposed for rollback; a rollback never is."""
-        suspect = incident.suspect
-        if suspect is None or self.policy.rollback is RollbackMode.NEVER or incident.rolled_back:
+        named = incident.suspect
+        if named is None or self.policy.rollback is RollbackMode.NEVER or incident.rolled_back:
             return False
-        return suspect.source != "rollback" and bool(self.versions) and self.versions[-1].number == suspect.version
+        return named.source != "rollback" and bool(self.versions) and self.versions[-1].number == named.version
 
     # --- changes
 
@@ -225,7 +232,7 @@ class Book:
         self._put_versions()
 
     def _put_versions(self) -> None:
-        rows = [_version_to_json(row) for row in self.versions]
+        rows = [suspect.to_json(row) for row in self.versions]
         self._out.append(PutMark(MARK_VERSIONS, json.dumps(rows, separators=(",", ":"))))
 
     def number_incident(self) -> int:
@@ -322,6 +329,8 @@ class Book:
         for key in sorted(self._dirty):
             incident = self.incidents[key]
             document = {**self.document(incident), documents.KEPT: documents.kept(incident)}
+            if key in self.accounts:
+                document[documents.ACCOUNT] = self.accounts[key].document()
             self._out.append(PutIncident(incident.id, incident.state.value, incident.opened.unix, document))
             self._moved.pop(key, None)
         self._dirty.clear()
@@ -349,27 +358,13 @@ class Book:
         """Drop the oldest ended incidents, and the ended isolations of dropped ones, from memory."""
         ended = [key for key, incident in self.incidents.items() if not incident.running]
         for key in ended[: max(0, len(ended) - MAX_ENDED)]:
+            self.accounts.pop(key, None)
             for isolation in self.incidents.pop(key).isolations:
                 self.isolations.pop(isolation, None)
 
     def answer(self, incident: Incident, now: Moment) -> Incident:
         """Note that a person has just said something about *incident*."""
         return replace(incident, spoke=now) if incident.spoke is not None else incident
-
-
-def _version_to_json(version: Version) -> dict[str, Any]:
-    touched = sorted(str(scope) for scope in version.touched)
-    return {
-        "number": version.number, "back_to": version.back_to, "author": version.author, "source": version.source,
-        "unix": version.applied.unix, "changes": list(version.changes), "touched": touched,
-    }  # fmt: skip
-
-
-def version_from_json(row: Mapping[str, Any], now: Moment) -> Version:
-    """Read one row of the versions' mark."""
-    applied = Moment(now.at - (now.unix - row["unix"]), row["unix"])
-    touched = frozenset(Scope.parse(text) for text in row["touched"])
-    return Version(row["number"], row["back_to"], row["author"], row["source"], applied, tuple(row["changes"]), touched)
 
 
 def _urgency(effect: Effect) -> int:

@@ -11,7 +11,6 @@ from typing import Any, Final
 from sidecar import __version__, clock
 from sidecar.config.mask import mask
 from sidecar.config.policies import Token
-from sidecar.controller import report
 from sidecar.controller.answers import Answers
 from sidecar.controller.commands import Asking, Done, Rejected
 from sidecar.controller.comparing import Comparing
@@ -25,8 +24,8 @@ from sidecar.controller.replaying import Replays
 from sidecar.controller.taping import Tapes
 from sidecar.controller.tapping import Taps
 from sidecar.controller.tokens import Keyring
+from sidecar.controller.writing import Writer
 from sidecar.incident.documents import without_kept
-from sidecar.incident.postmortem import postmortem
 from sidecar.incident.words import rfc3339
 from sidecar.notify.dispatch import Dispatcher
 from sidecar.replay.learned import Learned
@@ -37,7 +36,6 @@ from sidecar.store.store import Store
 MAX_BEHIND: Final = 1_000  # events that one reader of the stream may lag behind
 REPLAYED: Final = 500  # events that are read from the store at once for a reader who comes back
 STORED_S: Final = 1.0
-MAX_TIMELINE: Final = 10_000
 
 
 class Events:
@@ -113,6 +111,7 @@ class Desk:
         self._comparing = Comparing(configuring, replays, self._learned)
         self.learning = Learning(configuring, replays, journal.put, self._all_incidents, self._learned, loop.command)
         loop.listeners.append(self.learning.heard)
+        self._writer = Writer(self, self._engine, self._read, self.learning)
 
     def __repr__(self) -> str:
         return f"<Desk {self._loop}>"
@@ -228,27 +227,11 @@ class Desk:
 
     async def postmortem(self, incident_id: int) -> str | None:
         """Return its post-mortem draft, from its own record alone."""
-        record = await self._record(incident_id)
-        return None if record is None else postmortem(*record)
+        return await self._writer.markdown(incident_id)
 
     async def report(self, incident_id: int) -> str | None:
         """Return the same as one HTML page with plots."""
-        record = await self._record(incident_id)
-        if record is None:
-            return None
-        incident, events, evidence, _ = record
-        title = f"Incident {incident_id}: {incident['title']}"
-        return await asyncio.to_thread(report.render, postmortem(*record), title, events, evidence)
-
-    async def _record(
-        self, incident_id: int
-    ) -> tuple[Document, Sequence[Document], Document | None, Sequence[Document]] | None:
-        incident = await self.incident(incident_id)
-        if incident is None:
-            return None
-        rows = await self._read(lambda store: store.events(incident=incident_id, limit=MAX_TIMELINE))
-        proposals = [row for row in self.learning.proposals(None) if row["incident"] == incident_id]
-        return incident, rows, await self.evidence(incident_id), sorted(proposals, key=lambda row: int(row["id"]))
+        return await self._writer.html(incident_id)
 
     def overrides(self) -> Sequence[Document]:
         """Return the overrides in force."""

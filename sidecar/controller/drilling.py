@@ -58,6 +58,8 @@ _FOUND_BY: Final = {
     DrillKind.SURGE: (Detector.SURGE,),
     DrillKind.BAD_CONFIG: (Detector.REFUSALS,),
 }  # what must be warm
+_STANDING: Final = ("alarm", "recovering")
+_MISTAKEN: Final = (*CAUSES, Detector.SURGE, Detector.SILENCE, Detector.REFUSALS)
 
 
 class Drilling:
@@ -155,12 +157,14 @@ class Drilling:
 
     def _not_ready(self, kind: DrillKind, route: str) -> Rejected | None:
         """Say which detector that must find it could not; None when all can."""
-        states = self._bank.states()
         controls = {control.name: control for control in self._bank.inventory() if control.route == route}
+        standing = [d for (name, d), state in self._bank.states().items() if name == route and state in _STANDING]
+        for detector in standing:
+            if detector in _MISTAKEN:  # what it still says of before would be taken for the drill's detection
+                problem = f"detect.{detector.value} on {route} has not cleared after what was before"
+                return _conflict(problem, "drill again when it has been quiet for `detect.clear_after`")
         for detector in _FOUND_BY[kind]:
             control = controls[f"detect.{detector.value}"]
-            if states.get((route, detector)) == "alarm":
-                return _conflict(f"{control.name} still sounds", "drill again when it is quiet")
             if control.state == "cannot run":
                 return _conflict(f"{control.name} cannot run: {control.why}", "drill again when it is warm")
             if control.state == Mode.OFF.value:
@@ -245,10 +249,14 @@ class Drilling:
             self._grade(drill, now)
 
     def _noted(self, drill: Drill, now: Moment) -> Drill:
-        number = drill.incident or next((i.id for i in self._book.incidents.values() if _of(drill, i)), None)
+        number = drill.incident or next((incident.id for incident in self._own(drill)), None)
         done = self._done(drill, number)
         marks = {**drill.marks, **{stage: now for stage in done if stage in drill.targets and stage not in drill.marks}}
         return replace(drill, incident=number, marks=marks)
+
+    def _own(self, drill: Drill) -> list[Incident]:
+        """Return the incidents that the loop opened for *drill*."""
+        return [i for i in self._book.incidents.values() if i.drill and i.opened.at >= drill.started.at]
 
     def _done(self, drill: Drill, number: int | None) -> list[Stage]:
         rows = self._history.window((drill.route,), drill.started.at)
@@ -267,13 +275,14 @@ class Drilling:
             done.append(Stage.ISOLATED)
         if incident.suspect is not None and incident.suspect.source == "drill":
             done.append(Stage.BLAMED)
-        if drill.state is DrillState.RECOVERING and not incident.running and not self._book.live_of(incident):
+        over = not any(own.running or self._book.live_of(own) for own in (incident, *self._own(drill)))
+        if drill.state is DrillState.RECOVERING and over:
             done.append(Stage.RECOVERED)
         return done
 
     def _trouble(self, drill: Drill, now: Moment) -> str:
         for incident in self._book.running():
-            if incident.id != drill.incident and incident.opened.at >= drill.started.at:
+            if incident.id != drill.incident and not incident.drill and incident.opened.at >= drill.started.at:
                 return f"incident {incident.id} on {incident.scope} is real"
         return self._failing(drill, now)
 
@@ -343,10 +352,6 @@ class Drilling:
         missed = [stage.value for stage in drill.targets if not drill.met(stage)]
         body = {"id": drill.id, "state": drill.state.value, "missed": missed, "why": drill.why}
         self._book.event("drill.ended", now, incident=drill.incident, scope=Scope.route(drill.route), body=body)
-
-
-def _of(drill: Drill, incident: Incident) -> bool:
-    return incident.drill and incident.opened.at >= drill.started.at
 
 
 def _conflict(problem: str, hint: str) -> Rejected:

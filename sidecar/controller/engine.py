@@ -30,8 +30,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from sidecar.config.policies import Compiled
 from sidecar.controller import restore
@@ -41,8 +40,9 @@ from sidecar.controller.commands import Asking, Confirm, Done, Practice, Quietin
 from sidecar.controller.documents import Documents
 from sidecar.controller.drilling import Drilling
 from sidecar.controller.effects import Effect, OpenBreaker, PutVersion
+from sidecar.controller.findings import finding
 from sidecar.controller.history import History
-from sidecar.controller.intake import Finding, Intake
+from sidecar.controller.intake import Intake
 from sidecar.controller.meter import Meter
 from sidecar.controller.respond import Responder
 from sidecar.controller.restore import Restored
@@ -55,20 +55,14 @@ from sidecar.decide import silence
 from sidecar.decide.lease import AUTOMATION, IsolationState
 from sidecar.decide.overrides import action_text
 from sidecar.decide.policies import Response
-from sidecar.decide.policy import Case
 from sidecar.decide.suspect import Version
 from sidecar.detect import fuse
-from sidecar.detect.attribute import Attribution
 from sidecar.detect.bank import Bank
 from sidecar.detect.series import Series
 from sidecar.facts import Detector, Mode, Moment, RouteSecond, Scope, ScopeKind, Signal
-from sidecar.incident.lifecycle import Affected, Narrowest
 from sidecar.link.frames import Decided, Frame, Sample, Tick, Trip
 
 __all__ = ["Engine", "Restored"]
-
-TOP: Final = 5
-EXPLAINS: Final = 0.8  # one method with this share of the change stands in the title
 
 
 class Engine:
@@ -178,10 +172,10 @@ class Engine:
         signals = self.tutor.audible(self.heard)
         self._count_signals(signals)
         findings = fuse.fuse(signals, self._series, self._compiled.detect, now.at)
-        self.claims = tuple(signal for finding in findings for signal in finding.signals)
+        self.claims = tuple(signal for found in findings for signal in found.signals)
         self._end_overrides(now)
-        cases = self._intake.take([_finding(found) for found in findings], now)
-        self._meter.take({row.route: row for row in rows}, now)
+        cases = self._intake.take([finding(found) for found in findings], now)
+        self._meter.take(_by_route(rows), _by_route(shown), now)
         for number, sorted_in in cases.items():
             found = [self.tutor.weighed(case) for case in sorted_in]
             self._responder.act(number, found, [self._intake.mark_of(case, now) for case in found], now)
@@ -345,6 +339,11 @@ class Engine:
         """Return the frozen evidence of an incident of this controller's life."""
         return self._intake.evidence.get(number)
 
+    def account(self, number: int) -> dict[str, Any] | None:
+        """Return what an incident cost, while it is remembered."""
+        found = self._book.accounts.get(number)
+        return None if found is None else found.document()
+
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """Return why one request was refused, while it is remembered."""
         return self._documents.decision(decision_id)
@@ -373,27 +372,5 @@ def _same(touched: Collection[Scope], scope: Scope) -> bool:
     return scope in touched or (scope.kind is ScopeKind.CLIENT and Scope.route(scope.name) in touched)
 
 
-def _finding(found: fuse.Finding) -> Finding:
-    facts = found.attribution
-    case = Case(found.scope, found.signals, found.severe, len(found.agreeing) >= 2, facts.requests)
-    return Finding(case, partial(_affected, facts))
-
-
-def _affected(facts: Attribution) -> Affected:
-    methods = facts.dimensions["method"]
-    method = methods[0].name if methods and methods[0].share_ratio >= EXPLAINS else ""
-    clients, paths = (
-        tuple((share.name, share.requests, share.failures) for share in facts.dimensions[dimension][:TOP])
-        for dimension in ("client", "path")
-    )
-    return Affected(
-        facts.traffic_ratio, facts.requests, facts.failures, method, clients, paths, narrowest=_narrowest(facts)
-    )
-
-
-def _narrowest(facts: Attribution) -> Narrowest | None:
-    part = facts.narrowest
-    if part is None or (part.dimension == "client" and facts.scope.kind is ScopeKind.CLIENT):
-        return None
-    share = part.share
-    return Narrowest(part.dimension, share.name, min(share.share_ratio, 1.0), share.requests, share.failures)
+def _by_route(rows: Sequence[RouteSecond]) -> dict[str, RouteSecond]:
+    return {row.route: row for row in rows}

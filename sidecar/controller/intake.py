@@ -19,20 +19,22 @@ What can go wrong
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sidecar.controller.book import Book
 from sidecar.controller.effects import PutEvidence, Rollback
+from sidecar.controller.findings import Finding
 from sidecar.controller.history import History
 from sidecar.decide import sticky
 from sidecar.decide.policies import RollbackMode
 from sidecar.decide.policy import Case, proven_again
 from sidecar.decide.suspect import first_suspect
-from sidecar.facts import Detector, Moment, Scope, ScopeKind, Signal
+from sidecar.facts import Detector, Moment, RouteSecond, Scope, ScopeKind, Signal
 from sidecar.incident import evidence, lifecycle, tally
-from sidecar.incident.lifecycle import FOLD_S, IDLE_S, Affected, Impact, Incident, Resolution, Verdict
+from sidecar.incident.account import LEAD_S
+from sidecar.incident.lifecycle import FOLD_S, IDLE_S, Impact, Incident, Resolution, Verdict
 
 YOUNG_S: Final = 30.0
 WIDEN_S: Final = 5.0
@@ -45,14 +47,6 @@ _KINDS: Final = (  # of causes
     frozenset({Detector.SURGE, Detector.SILENCE}),
     frozenset({Detector.BURN, Detector.DRIFT}),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What detection found this second about one scope, and who is affected: counted only when somebody asks."""
-
-    case: Case
-    affected: Callable[[], Affected]
 
 
 class Intake:
@@ -227,6 +221,7 @@ class Intake:
         quote = self._quote(case, now)
         incident = replace(incident, quote=quote, impact=self._impact_since(case.scope, onset_at))
         book.put_incident(incident)
+        self._begin_account(incident, now)
         body = {
             "title": book.document(incident)["title"],
             "severity": incident.severity.value,
@@ -248,6 +243,19 @@ class Intake:
         latest = max((row.at for row in rows), default=0.0)
         now_failed = tally.requests_of([row for row in rows if row.at == latest], scope)[1]
         return Impact(failed=failed - now_failed, seconds=len(bad - {latest}))
+
+    def _begin_account(self, incident: Incident, now: Moment) -> None:
+        """Count what came before the detection; the present second is counted with every running incident's."""
+        account, scope = self._book.account(incident), incident.scope
+        seconds: dict[float, list[RouteSecond]] = {}
+        for row in self._history.window(self._history.routes_of(scope), incident.onset.at - LEAD_S, now.at - 0.5):
+            seconds.setdefault(row.at, []).append(row)
+        for at, rows in sorted(seconds.items()):
+            unix = now.unix - (now.at - at)
+            if at <= incident.onset.at:
+                account.lead_in(rows, scope, unix)
+            else:
+                account.take(rows, scope, {}, unix)
 
     def _freeze(self, incident: Incident, now: Moment) -> None:
         routes = self._history.routes_of(incident.scope)

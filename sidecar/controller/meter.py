@@ -22,6 +22,7 @@ from sidecar.decide.ramp import Proof, Trial
 from sidecar.detect.recovery import Health, RecoveryTest
 from sidecar.facts import Moment, RouteSecond, ScopeKind
 from sidecar.incident import lifecycle, tally
+from sidecar.incident.account import Held
 from sidecar.incident.lifecycle import Incident
 from sidecar.measure import histogram
 
@@ -96,10 +97,16 @@ class Meter:
         """Drop the trials of one that has ended."""
         self._trials.pop(isolation.id, None)
 
-    def take(self, rows: Mapping[str, RouteSecond], now: Moment) -> None:
-        """Take this second's trial traffic and count its cost for every running incident."""
+    def take(self, rows: Mapping[str, RouteSecond], shown: Mapping[str, RouteSecond], now: Moment) -> None:
+        """
+        Take this second's trial traffic and count its cost for every running incident.
+
+        Args:
+            rows: As they were counted, by route: what it costs.
+            shown: As detection is shown them: a drill's slow answers are slow trials.
+        """
         for isolation in self._book.live():
-            self._meter(isolation, rows, now)
+            self._meter(isolation, shown, now)
         for incident in self._book.running():
             self._count(incident, rows, now)
 
@@ -156,26 +163,43 @@ class Meter:
         )
 
     def _count(self, incident: Incident, rows: Mapping[str, RouteSecond], now: Moment) -> None:
-        touched = [rows[name] for name in self._history.routes_of(incident.scope) if name in rows]
+        names = self._history.routes_of(incident.scope)
+        touched = [rows[name] for name in names if name in rows]
         failed = tally.requests_of(touched, incident.scope)[1]
-        refused, judged, spared = 0, 0, 0.0
-        for key in incident.isolations:
-            held = sum(row.held.get(key, 0) for row in touched)
-            refused += held
-            trials = self._trials.get(key)
-            good = sum(r[1] for r in trials.recent) if trials else 0
-            total = good + sum(r[2] for r in trials.recent) if trials else 0
-            if held:
-                self._charge(key, held, good / total if total else None)
-            if held and total:
-                judged, spared = judged + held, spared + held * good / total
+        held = self._held(incident, touched)
+        account = self._book.account(incident)
+        account.take(touched, incident.scope, held, now.unix)
+        account.bystanders(touched, incident.scope, (row for name, row in rows.items() if name not in names))
+        refused = sum(each.requests for each in held.values())
         if failed or refused:
             cost = incident.impact
             impact = lifecycle.Impact(
                 cost.failed + failed,
                 cost.refused + refused,
-                cost.judged + judged,
-                cost.spared + spared,
+                cost.judged + sum(each.judged for each in held.values()),
+                cost.spared + sum(each.spared for each in held.values()),
                 cost.seconds + 1,
             )
             self._book.move_incident(replace(incident, impact=impact), now)
+
+    def _held(self, incident: Incident, touched: Sequence[RouteSecond]) -> dict[str, Held]:
+        """Return what the incident's isolations refused this second, by route, and charge them with it."""
+        made: dict[str, Held] = {}
+        for key in incident.isolations:
+            by_route = {row.route: row.held[key] for row in touched if row.held.get(key)}
+            if not by_route:
+                continue
+            ratio = self._good_ratio(key)
+            self._charge(key, sum(by_route.values()), ratio)
+            for name, count in by_route.items():
+                judged, old = 0 if ratio is None else count, made.get(name, Held())
+                spared = old.spared + judged * (ratio or 0.0)
+                made[name] = Held(old.requests + count, old.judged + judged, spared)
+        return made
+
+    def _good_ratio(self, key: str) -> float | None:
+        """Return the part of an isolation's trials of the last seconds that succeeded; None without any."""
+        trials = self._trials.get(key)
+        good = sum(r[1] for r in trials.recent) if trials else 0
+        total = good + sum(r[2] for r in trials.recent) if trials else 0
+        return good / total if total else None

@@ -13,12 +13,12 @@ from sidecar.controller.book import (
     MARK_VERDICTS,
     MARK_VERSIONS,
     Book,
-    version_from_json,
 )
 from sidecar.controller.effects import Document
-from sidecar.decide import lease, overrides, silence, sticky
+from sidecar.decide import lease, overrides, silence, sticky, suspect
 from sidecar.facts import Moment
-from sidecar.incident.documents import KEPT, from_kept
+from sidecar.incident.account import Account
+from sidecar.incident.documents import ACCOUNT, KEPT, from_kept
 
 TAKEN_UP: Final = ("open", "acknowledged", "mitigated", "resolved")
 MAX_INCIDENTS: Final = 200
@@ -84,11 +84,13 @@ def take_up(book: Book, restored: Restored, now: Moment) -> None:
         if KEPT in row:
             incident = from_kept(row[KEPT], now)
             book.incidents[incident.id] = incident
+            if ACCOUNT in row:  # an older release kept none
+                book.accounts[incident.id] = Account.of(row[ACCOUNT])
     for row in restored.overrides:
         override = overrides.from_store(row, book.boot, now)
         book.overrides[override.scope] = override
     book.marks = [sticky.from_json(row) for row in _json(restored.marks, MARK_VERDICTS, [])]
-    book.versions = [version_from_json(row, now) for row in _json(restored.marks, MARK_VERSIONS, [])]
+    book.versions = [suspect.from_json(row, now) for row in _json(restored.marks, MARK_VERSIONS, [])]
     book.silences = [silence.from_store(row, book.boot, now) for row in _json(restored.marks, MARK_SILENCES, [])]
     book.hushed = {
         i.id for i in book.running() if silence.covering(book.silences, i.scope) is not None

@@ -21,7 +21,7 @@ What can go wrong
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -86,3 +86,19 @@ def first_suspect(
                 version.number, version.back_to, version.author, version.source, version.applied.unix, version.changes
             )
     return None
+
+
+def to_json(version: Version) -> dict[str, Any]:
+    """Return what the store keeps of *version*."""
+    touched = sorted(str(scope) for scope in version.touched)
+    return {
+        "number": version.number, "back_to": version.back_to, "author": version.author, "source": version.source,
+        "unix": version.applied.unix, "changes": list(version.changes), "touched": touched,
+    }  # fmt: skip
+
+
+def from_json(row: Mapping[str, Any], now: Moment) -> Version:
+    """Read what `to_json` wrote."""
+    applied = Moment(now.at - (now.unix - row["unix"]), row["unix"])
+    touched = frozenset(Scope.parse(text) for text in row["touched"])
+    return Version(row["number"], row["back_to"], row["author"], row["source"], applied, tuple(row["changes"]), touched)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sidecar.facts import Action, Detector, Moment, Scope, Signal
+from sidecar.incident.account import Account
 from sidecar.incident.lifecycle import (
     Affected,
     Claim,
@@ -25,6 +26,7 @@ from sidecar.incident.telling import CHECKLISTS, commands, runbook, title
 from sidecar.incident.words import rfc3339
 
 KEPT: Final = "kept"  # what the store keeps beside the public shape
+ACCOUNT: Final = "account"  # and this, for the post-mortem
 
 
 def _time(moment: Moment | None) -> str | None:
@@ -57,6 +59,7 @@ def public(
     *,
     propose_rollback: bool,
     silenced: Mapping[str, Any] | None = None,
+    account: Account | None = None,
 ) -> dict[str, Any]:
     """
     Return the incident in the contract's shape.
@@ -67,6 +70,7 @@ def public(
         next_step: The ladder's next rung as {"do", "at_time"}, or None.
         propose_rollback: Whether a suspect may be proposed for rollback.
         silenced: The silence that keeps it from people, or None.
+        account: Its cost by scope; None when nothing is counted yet.
     """
     isolated = any(row["state"] in ("provisional", "confirmed", "recovering") for row in isolations)
     return {
@@ -101,6 +105,8 @@ def public(
             "failed": incident.impact.failed,
             "refused": incident.impact.refused,
             "seconds": incident.impact.seconds,
+            "scopes": account.costs() if account else [],
+            "others": account.others if account else {"requests": 0, "failed": 0},
         },
         "collateral": {
             "refused": incident.impact.refused,
@@ -129,7 +135,7 @@ def checklist(incident: Incident) -> list[dict[str, Any]]:
 
 def without_kept(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored document in its public shape."""
-    return {key: value for key, value in document.items() if key != KEPT}
+    return {key: value for key, value in document.items() if key not in (KEPT, ACCOUNT)}
 
 
 def _suspect(suspect: Suspect | None) -> dict[str, Any] | None:

@@ -2,73 +2,75 @@
 The post-mortem draft: an incident's own record as Markdown.
 
 Theory
-    Only what is recorded is told: every line of the timeline has its datum behind it, every figure comes from the
-    incident's document. Nobody is blamed and no cause is guessed; causes and actions are left open for people, with the
+    Only what is recorded is told: every line of the timeline links its datum, every figure comes from the incident's
+    document or its account. Nobody is blamed and no cause is guessed; causes and actions are left open for people, with the
     measured hypotheses beside. The same record gives the same bytes, so a draft can be checked against the chain.
 
 What can go wrong
     Free text (reasons, notes, config values, paths) can hold Markdown or line ends: it is put on one line and escaped.
-    Events are missing (folded into a checkpoint): the draft says how many it rests on.
+    Events, evidence or the account are missing (folded away, an older release): the draft does without and says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from sidecar.incident.words import clock, duration, many, measured, percent, rfc3339, unix_of
+from sidecar.incident import chronicle, findings
+from sidecar.incident.impact import impact
+from sidecar.incident.markup import code, setting, text
+from sidecar.incident.words import clock, duration, many, percent, rfc3339, unix_of
 
 Document = Mapping[str, Any]
 
-_QUIET: Final = frozenset({"incident.notified", "isolation.renewed"})  # counted, not listed
-_LIVE: Final = frozenset({"provisional", "confirmed", "recovering"})
-_ESCAPED: Final = "\\`*_{}[]<>|#"
 
-
-def postmortem(
-    incident: Document, events: Sequence[Document], evidence: Document | None, proposals: Sequence[Document] = ()
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Record:
     """
-    Return the draft.
+    Everything that is recorded of an incident.
 
-    Args:
+    Attributes:
         incident: Its public document.
-        events: Its events, the oldest first, as {sequence, unix, kind, author, scope, body}.
+        events: Its events and those around it, the oldest first, as {sequence, unix, kind, author, scope, body}.
         evidence: What was frozen at its detection; None when it is gone.
+        account: What it cost, see `account.py`; None of an older release.
         proposals: What it taught, the oldest first.
     """
+
+    incident: Document
+    events: Sequence[Document]
+    evidence: Document | None = None
+    account: Document | None = None
+    proposals: Sequence[Document] = ()
+
+
+def postmortem(record: Record) -> str:
+    """Return the draft."""
+    incident, events = record.incident, record.events
+    onset = unix_of(incident["onset_time"])
     sections = (
         _head(incident),
-        _summary(incident),
-        _impact(incident),
-        _times(incident),
-        _timeline(events),
+        _summary(record),
+        impact(incident),
+        _times(incident, events),
+        chronicle.timeline(events, onset),
         _changes(incident),
-        _hypotheses(incident, evidence),
+        findings.hypotheses(incident, record.account, record.evidence),
         _verdict(incident, events),
-        _well(incident, events),
+        findings.well(incident, events),
+        findings.badly(incident, events),
         _runbook(incident),
-        _actions(proposals),
-        _open_ends(incident),
+        _actions(record.proposals),
+        _people(incident),
+        chronicle.data(events),
     )
-    return "\n\n".join("\n".join(section) for section in sections) + "\n"
-
-
-def _text(value: Any) -> str:
-    """Return free text on one line, with Markdown's own characters escaped."""
-    flat = " ".join(str(value).split())
-    return "".join(f"\\{char}" if char in _ESCAPED else char for char in flat)
-
-
-def _code(value: Any) -> str:
-    """Return *value* as code, whatever it holds."""
-    flat = " ".join(str(value).split()).replace("`", "'")
-    return f"`{flat}`"
+    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 
 
 def _unix(incident: Document, name: str) -> float | None:
-    text = incident.get(f"{name}_time")
-    return None if text is None else unix_of(text)
+    time = incident.get(f"{name}_time")
+    return None if time is None else unix_of(time)
 
 
 def _head(incident: Document) -> list[str]:
@@ -77,117 +79,107 @@ def _head(incident: Document) -> list[str]:
         f"# Post-mortem draft: incident {incident['id']}",
         *drill,
         "",
-        f"**{_text(incident['title'])}**",
+        f"**{text(incident['title'])}**",
         "",
         (
-            f"Scope {_code(incident['scope'])} · severity {incident['severity']} · state {incident['state']} · verdict "
-            f"{incident['verdict']} · resolution {incident['resolution'] or 'none yet'}"
+            f"Scope {code(incident['scope'])} · severity {incident['severity']} · state {incident['state']} · verdict "
+            f"{text(incident['verdict'])} · resolution {incident['resolution'] or 'none yet'}"
         ),
     ]
 
 
-def _summary(incident: Document) -> list[str]:
-    onset, end = _unix(incident, "onset"), _unix(incident, "resolved")
-    assert onset is not None
-    lasted = f"lasted {duration(end - onset)}" if end is not None else "has not ended"
-    affected = incident["affected"]
-    lines = [
-        "## Summary",
-        "",
-        f"It began at {rfc3339(onset)} and {lasted}. {_detected(incident)} {_done(incident)}",
-    ]
-    if affected["share"]:
-        lines.append(f"At detection it concerned {percent(affected['share'])} of all judged requests.")
-    if incident["flaps"]:
-        lines.append(f"It came back {many(incident['flaps'], 'time')}.")
-    return lines
+# --- summary ----------------------------------------------------------------------------------------------------------
 
 
-def _detected(incident: Document) -> str:
-    names = [signal["detector"] for signal in incident["signals"]]
-    return f"Detected by {' and '.join(dict.fromkeys(names))}."
+def _summary(record: Record) -> list[str]:
+    incident, events = record.incident, record.events
+    sentences = [_when(incident), _how_much(incident), _found(incident), _done(incident), _answered(incident, events)]
+    again = sum(event["kind"] == "incident.reopened" for event in events)
+    opened = sum(event["kind"] == "breaker.opened" for event in events)
+    if again:
+        sentences.append(f"It was over and came back {many(again, 'time')}.")
+    if opened:
+        sentences.append(f"The breaker opened {many(opened, 'time')}.")
+    return ["## Summary", "", " ".join(sentence for sentence in sentences if sentence)]
+
+
+def _when(incident: Document) -> str:
+    onset, end = unix_of(incident["onset_time"]), _unix(incident, "resolved")
+    if end is None:
+        return f"It began at {rfc3339(onset)} and has not ended."
+    how = {"recovered": "by recovery", "released": "by release", "expired": "when its lease expired"}
+    ended = how.get(incident["resolution"], "as a part of a wider one")
+    return f"It lasted {duration(end - onset)}, from {rfc3339(onset)} to {rfc3339(end)}, and ended {ended}."
+
+
+def _how_much(incident: Document) -> str:
+    cost, ratio = incident["impact"], incident["collateral"]["would_have_succeeded_ratio"]
+    held = cost["refused"]
+    refused = max(sum(row["refused"] for row in cost["scopes"]), held)
+    words = f"The API failed {many(cost['failed'], 'request')}, and we refused {refused:,}"
+    if held and ratio is not None:
+        which = "of which" if held == refused else f"{held:,} of them by isolation, of which"
+        words += f", {which} about {held * ratio:,.0f} ({percent(ratio)}) would have succeeded"
+    return f"{words}."
+
+
+def _found(incident: Document) -> str:
+    onset, opened = unix_of(incident["onset_time"]), unix_of(incident["opened_time"])
+    names = list(dict.fromkeys(signal["detector"] for signal in incident["signals"]))
+    by = " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+    affected = incident["affected"]["share"]
+    whom = f", when it concerned {percent(affected)} of all judged requests" if affected else ""
+    return f"It was detected by {by}, {_after(opened - onset)} the onset{whom}."
+
+
+def _after(seconds: float) -> str:
+    return f"{duration(max(seconds, 0.0))} after"
 
 
 def _done(incident: Document) -> str:
     rows = incident["isolations"]
     if not rows:
         why = incident.get("not_isolated_because")
-        return f"Nothing was isolated ({_text(why)})." if why else "Nothing was isolated."
-    scopes = ", ".join(dict.fromkeys(_code(row["scope"]) for row in rows))
-    return f"{many(len(rows), 'isolation')} of {scopes}."
+        return f"Nothing was isolated ({text(why)})." if why else "Nothing was isolated."
+    scopes = ", ".join(dict.fromkeys(code(row["scope"]) for row in rows))
+    return f"{many(len(rows), 'isolation')} of {scopes}, under a lease."
 
 
-def _impact(incident: Document) -> list[str]:
-    cost, collateral = incident["impact"], incident["collateral"]["would_have_succeeded_ratio"]
-    lines = [
-        "## Impact",
-        "",
-        "| what | how much |",
-        "|---|---|",
-        f"| requests failed by the upstream | {cost['failed']:,} |",
-        f"| requests refused by isolations | {cost['refused']:,} |",
-        f"| of the refused, would have succeeded | {_collateral(collateral)} |",
-        f"| seconds with a failed or refused request | {cost['seconds']:,} |",
-        f"| scope | {_code(incident['scope'])} |",
-    ]
-    if incident["isolations"]:
-        lines += ["", "| isolated | for | refused | of these, would have succeeded | ended |", "|---|---|---|---|---|"]
-    for row in incident["isolations"]:
-        live = row["state"] in _LIVE
-        lasted = "until now" if live else duration(unix_of(row["end_time"]) - unix_of(row["start_time"]))
-        ended = "no" if live else f"{row['state']}: {_text(row['ended_why'])}"
-        would = _collateral(row["would_have_succeeded_ratio"])
-        lines.append(f"| {_code(row['scope'])} | {lasted} | {row['refused']:,} | {would} | {ended} |")
-    return lines
+def _answered(incident: Document, events: Sequence[Document]) -> str:
+    first = _first_answer(events)
+    if first is None:
+        return "No person answered."
+    onset = unix_of(incident["onset_time"])
+    return f"{text(first['author'])} was the first to answer, {_after(first['unix'] - onset)} the onset."
 
 
-def _collateral(ratio: float | None) -> str:
-    return "unknown (no trial traffic)" if ratio is None else f"{percent(ratio)} by the trial traffic"
+def _first_answer(events: Sequence[Document]) -> Document | None:
+    """Return the first thing that a person said: to acknowledge, judge, note or tick is to answer."""
+    kinds = ("incident.acknowledged", "incident.note", "runbook.ticked", "verdict.")
+    said = (event for event in events if event["kind"].startswith(kinds) and event["author"] != "automation")
+    return next(said, None)
 
 
-def _times(incident: Document) -> list[str]:
-    onset = _unix(incident, "onset")
-    assert onset is not None
+# --- sections ---------------------------------------------------------------------------------------------------------
+
+
+def _times(incident: Document, events: Sequence[Document]) -> list[str]:
+    onset = unix_of(incident["onset_time"])
+    told = next((event["unix"] for event in events if event["kind"] == "incident.notified"), None)
+    answered = _first_answer(events)
     rows = (
-        ("detected", "opened"), ("isolated", "isolated"), ("acknowledged", "acknowledged"),
-        ("recovery began", "mitigated"), ("resolved", "resolved"),
-    )  # fmt: skip
-    lines = ["## Times from the onset", "", "| until | after | at |", "|---|---|---|"]
-    for words, name in rows:
-        unix = _unix(incident, name)
+        ("detected", _unix(incident, "opened")),
+        ("people told", told),
+        ("isolated", _unix(incident, "isolated")),
+        ("acknowledged, or answered in another way", answered["unix"] if answered else None),
+        ("recovery began", _unix(incident, "mitigated")),
+        ("recovered (resolved)", _unix(incident, "resolved")),
+    )
+    lines = ["## Times", "", "| until | from the onset | at |", "|---|---|---|"]
+    for words, unix in rows:
         after, at = ("never", "") if unix is None else (duration(max(unix - onset, 0.0)), rfc3339(unix))
         lines.append(f"| {words} | {after} | {at} |")
     return lines
-
-
-def _timeline(events: Sequence[Document]) -> list[str]:
-    shown = [event for event in events if event["kind"] not in _QUIET]
-    lines = ["## Timeline", "", "| time | event | by | datum |", "|---|---|---|---|"]
-    lines += [
-        f"| {rfc3339(event['unix'])} | {event['kind']} | {_text(event['author'])} | {_datum(event)} |"
-        for event in shown
-    ]
-    quiet = len(events) - len(shown)
-    first, last = (events[0].get("sequence"), events[-1].get("sequence")) if events else (None, None)
-    span = f", {first} to {last} of the chain" if first is not None else ""
-    lines += ["", f"From {many(len(events), 'event')}{span}; {many(quiet, 'notification and renewal')} not listed."]
-    return lines
-
-
-def _datum(event: Document) -> str:
-    facts = [f"{key} {_fact(value)}" for key, value in sorted(event["body"].items())]
-    scope = [_code(event["scope"])] if event.get("scope") else []
-    return "; ".join([*scope, *facts])
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value)
-    return _text(value)
 
 
 def _changes(incident: Document) -> list[str]:
@@ -196,69 +188,23 @@ def _changes(incident: Document) -> list[str]:
         return [
             "## What changed before",
             "",
-            "No config version that touches the scope was applied shortly before the onset.",
+            (
+                "No config version that touches the scope was applied shortly before the onset. Changes outside the sidecar "
+                "(deployments, data, dependencies) are not known here."
+            ),
         ]
     lines = [
         "## What changed before",
         "",
         (
-            f"Config version {suspect['version']} ({_text(suspect.get('source', ''))}, by {_text(suspect.get('author', ''))}, "
+            f"Config version {suspect['version']} ({text(suspect.get('source', ''))}, by {text(suspect.get('author', ''))}, "
             f"{suspect.get('applied_time', '')}):"
         ),
         "",
     ]
     return lines + [
-        f"- {_code(row.get('path'))}: {_code(row.get('old'))} → {_code(row.get('new'))}" for row in suspect["diff"]
+        f"- {code(row.get('path'))}: {setting(row.get('old'))} → {setting(row.get('new'))}" for row in suspect["diff"]
     ]
-
-
-def _hypotheses(incident: Document, evidence: Document | None) -> list[str]:
-    lines = ["## Hypotheses, by what was measured", "", *_signal_lines(incident["signals"])]
-    affected = incident["affected"]
-    narrowest = affected.get("narrowest")
-    if narrowest:
-        lines.append(
-            f"- {percent(narrowest['share'])} of the change is one {narrowest['dimension']}: {_code(narrowest['name'])} "
-            f"({narrowest['failures']:,} of {narrowest['requests']:,} failed at detection)."
-        )
-    if affected["method"]:
-        lines.append(f"- One method explains the change: {_code(affected['method'])}.")
-    lines += _ranked("client", affected["clients"], "key")
-    lines += _ranked("path", affected["paths"], "path")
-    if evidence is None:
-        return [*lines, "- The frozen evidence is no longer stored."]
-    for route in evidence["routes"]:
-        came, again = (sum(s.get(name, 0) for s in route["series"]) for name in ("arrivals", "again"))
-        if again:
-            lines.append(
-                f"- Clients of {_code(route['route'])} asked again within the back-off: {again:,} of {came:,} requests, "
-                f"{came / max(came - again, 1):.2g} for each first try."
-            )
-        worst = [row for row in route["statuses"] if row["failures"]][:3]
-        if worst:
-            named = ", ".join(f"{_code(row['name'])} {row['failures']:,}" for row in worst)
-            lines.append(
-                f"- Failures of {_code(route['route'])} in the {evidence['window_s']:.0f} s before detection: {named}."
-            )
-        if route["breaker"] != "closed":
-            lines.append(f"- The breaker of {_code(route['route'])} was {route['breaker']} at detection.")
-    return lines
-
-
-def _signal_lines(signals: Iterable[Document]) -> list[str]:
-    return [
-        f"- {signal['detector']} on {_code(signal['scope'])}: {measured(signal['worst'], signal['unit'])} at its worst, "
-        f"normally {measured(signal['baseline'], signal['unit'])}, since {signal['since_time']}."
-        for signal in signals
-    ]
-
-
-def _ranked(word: str, rows: Sequence[Document], name: str) -> list[str]:
-    bad = [row for row in rows if row["failures"]][:3]
-    if not bad:
-        return []
-    named = ", ".join(f"{_code(row[name])} {row['failures']:,} of {row['requests']:,}" for row in bad)
-    return [f"- Failed most, by {word}: {named}."]
 
 
 def _verdict(incident: Document, events: Sequence[Document]) -> list[str]:
@@ -266,39 +212,21 @@ def _verdict(incident: Document, events: Sequence[Document]) -> list[str]:
     said = [event for event in events if event["kind"].startswith("verdict.") and event["kind"] != "verdict.quoted"]
     for event in said:
         reason = event["body"].get("reason")
-        words = f": {_text(reason)}" if reason else ""
-        lines.append(f"- {clock(event['unix'])} {_text(event['author'])} said {event['kind'].partition('.')[2]}{words}")
+        words = f": {text(reason)}" if reason else ""
+        what = text(event["kind"].partition(".")[2])
+        lines.append(f"- {clock(event['unix'])} {text(event['author'])} said {what}{words}")
     if not said:
-        lines.append(f"- Nobody has given a verdict; it is {incident['verdict']}.")
+        lines.append(f"- Nobody has given a verdict; it is {text(incident['verdict'])}.")
     if incident.get("old_verdict"):
-        lines.append(f"- Before: {_text(incident['old_verdict'])}.")
-    return lines
-
-
-def _well(incident: Document, events: Sequence[Document]) -> list[str]:
-    onset, opened, isolated = (_unix(incident, name) for name in ("onset", "opened", "isolated"))
-    assert onset is not None
-    assert opened is not None
-    lines = ["## What went well, measured", "", f"- Detected {duration(max(opened - onset, 0.0))} after the onset."]
-    if isolated is not None:
-        lines.append(f"- Isolated {duration(max(isolated - opened, 0.0))} after detection, under a lease.")
-    ratio, refused = incident["collateral"]["would_have_succeeded_ratio"], incident["impact"]["refused"]
-    if refused and ratio is not None:
-        lines.append(f"- Of {many(refused, 'refused request')}, {percent(1.0 - ratio)} would have failed anyway.")
-    ramps = [event for event in events if event["kind"] == "isolation.ramped"]
-    if ramps:
-        back = sum(1 for event in ramps if event["body"].get("why") == "relapse")
-        lines.append(
-            f"- Traffic came back in {many(len(ramps) - back, 'step')} on evidence, {many(back, 'step')} back."
-        )
+        lines.append(f"- Before: {text(incident['old_verdict'])}.")
     return lines
 
 
 def _runbook(incident: Document) -> list[str]:
     lines = ["## Runbook", "", f"{incident['runbook']}", ""]
     for row in incident["checklist"]:
-        done = f" ({_text(row['done_by'])}, {row['done_time']})" if row["done_by"] else ""
-        lines.append(f"- [{'x' if done else ' '}] {_text(row['text'])}{done}")
+        done = f" ({text(row['done_by'])}, {row['done_time']})" if row["done_by"] else ""
+        lines.append(f"- [{'x' if done else ' '}] {text(row['text'])}{done}")
     return lines
 
 
@@ -307,20 +235,16 @@ def _actions(proposals: Sequence[Document]) -> list[str]:
     lines = ["## Actions", ""]
     for row in proposals:
         taken = row["state"] == "applied"
-        changes = [f"{_code(c['path'])}: {_set(c['old'])} → {_set(c['new'])}" for c in row["changes"]]
+        changes = [f"{code(c['path'])}: {setting(c['old'])} → {setting(c['new'])}" for c in row["changes"]]
         rule = row.get("rule")
-        changes += [f"{_code(rule['path'])} never below {rule['at_least']:g}/s"] if rule else []
-        by = f" by {_text(row['decided_by'])}" if row.get("decided_by") else ""
-        lines.append(f"- [{'x' if taken else ' '}] Proposal {row['id']} ({row['state']}{by}): {_text(row['why'])}.")
+        changes += [f"{code(rule['path'])} never below {rule['at_least']:g}/s"] if rule else []
+        by = f" by {text(row['decided_by'])}" if row.get("decided_by") else ""
+        lines.append(f"- [{'x' if taken else ' '}] Proposal {row['id']} ({row['state']}{by}): {text(row['why'])}.")
         lines += [f"  - {change}" for change in changes]
         lines += [f"  - {_effect(row['effect'])}", f"  - `sidecar proposal show {row['id']}`"]
     if not proposals:
         lines.append("No proposal came of it.")
     return [*lines, "", "- [ ] Action, owner, date:"]
-
-
-def _set(value: Any) -> str:
-    return "not set" if value is None else _code(value)
 
 
 def _effect(effect: Document) -> str:
@@ -331,12 +255,16 @@ def _effect(effect: Document) -> str:
     return f"Predicted: {', '.join([*words, many(effect.get('refused', 0), 'request') + ' refused'])}{over}."
 
 
-def _open_ends(incident: Document) -> list[str]:
+def _people(incident: Document) -> list[str]:
     lines = [
         "## For people to fill in",
         "",
-        "- [ ] Root cause:",
+        "- [ ] Owner of this document, reviewers:",
+        "- [ ] What users noticed, and what they were told:",
+        "- [ ] Root cause, and what contributed:",
         "- [ ] Why it was not noticed before it reached production:",
+        "- [ ] Where we were lucky:",
+        "- [ ] What we learnt:",
     ]
     if incident["impact"]["refused"] and (incident["collateral"]["would_have_succeeded_ratio"] or 0.0) > 0.5:
         lines.append("- [ ] More than half of what was refused would have succeeded: is `respond.share` too low?")

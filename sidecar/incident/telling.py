@@ -90,7 +90,7 @@ def eased(claim: Claim) -> bool:
     return abs(now.value - now.baseline) <= EASED * abs(worst.value - worst.baseline) and now.value != worst.value
 
 
-def claim_text(claim: Claim, scope: Scope, *, running: bool = False, idle: bool = False) -> str:
+def claim_text(claim: Claim, scope: Scope, *, running: bool = True, idle: bool = False) -> str:
     """
     Return what one signal says in plain words: its worst, and when it goes on at much less, its present too.
 
@@ -109,22 +109,23 @@ def claim_text(claim: Claim, scope: Scope, *, running: bool = False, idle: bool 
     if was:
         present = "no requests" if silent else measured(claim.signal.value, signal.unit)
         usual = f"{present} now, {usual}"
+    past = was or not running
     match signal.detector:
         case Detector.ERRORS:
-            return f"{value} of {whose} {'failed' if was else 'fail'} ({usual})"
+            return f"{value} of {whose} {'failed' if past else 'fail'} ({usual})"
         case Detector.LATENCY if signal.unit == "s":
-            return f"answers {'took' if was else 'take'} {value} ({usual})"
+            return f"answers {'took' if past else 'take'} {value} ({usual})"
         case Detector.LATENCY:
-            return f"{value} of {whose} {'were' if was else 'are'} slow ({usual})"
+            return f"{value} of {whose} {'were' if past else 'are'} slow ({usual})"
         case Detector.REFUSALS:
-            return f"{value} of {whose} {'were' if was else 'are'} refused by limits ({usual})"
+            return f"{value} of {whose} {'were' if past else 'are'} refused by limits ({usual})"
         case Detector.SURGE:
-            return f"{value} requests {'arrived' if was else 'arrive'} ({usual})"
+            return f"{value} requests {'arrived' if past else 'arrive'} ({usual})"
         case Detector.SILENCE:
             few = f"only {value} requests" if signal.value > HARDLY * signal.baseline else "hardly any requests"
-            return f"{few} {'arrived' if was else 'arrive'} ({usual})"
+            return f"{few} {'arrived' if past else 'arrive'} ({usual})"
         case Detector.BURN | Detector.DRIFT:
-            return _slow_text(signal, usual, was=was)
+            return _slow_text(signal, usual, was=past)
         case Detector.TRIP:
             return f"the breaker opened{_failed_before(signal, value)}"
 

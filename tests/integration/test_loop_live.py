@@ -89,7 +89,13 @@ def test_the_api_breaks_and_recovers(shop: Shop) -> None:
             ended = running.get(f"/incidents/{number}")
             assert (ended["resolution"], live(ended)) == ("recovered", [])
             load.wait(30, that=lambda row: row.shot.method == "POST" and row.status == 201)
-            assert "# " in running.api("GET", f"/incidents/{number}/postmortem").text
+            drafts = [running.api("GET", f"/incidents/{number}/postmortem{kind}").text for kind in ("", ".html")]
+            assert "The breaker of `route:checkout` opened" in drafts[0] or "**Detected** by errors" in drafts[0]
+            assert "| 1 | " in drafts[0]
+            running.environ = {**running.environ, "TZ": "Asia/Kolkata"}
+            running.restart()
+            again = [running.api("GET", f"/incidents/{number}/postmortem{kind}").text for kind in ("", ".html")]
+            assert drafts == again
             assert running.get("/audit/verify")["ok"] is True
             kinds = {row["kind"] for row in running.get("/audit", limit=200)["items"]}
             assert {"incident.opened", "isolation.started", "incident.resolved"} <= kinds, kinds

@@ -92,6 +92,7 @@ class _Route:
     held: dict[str, int] = field(default_factory=dict)
     trips: int = 0
     drilled: dict[str, int] = field(default_factory=dict)
+    drilled_latency: dict[int, int] = field(default_factory=dict)
 
 
 class World:
@@ -113,6 +114,7 @@ class World:
         self.effects: list[fx.Effect] = []
         self.directives: tuple[Directive, ...] = ()
         self.faults: set[str] = set()
+        self.delays: dict[str, float] = {}
         self.refuse: Callable[[Flow], float] = lambda flow: 0.0
         self.durable = True
         self.arrivals: list[tuple[float, int, int]] = []
@@ -160,6 +162,7 @@ class World:
                 self.directives = tuple(effect.items)
             elif isinstance(effect, fx.SetFaults):
                 self.faults = {fault.route for fault in effect.items if fault.kind == "errors"}
+                self.delays = {fault.route: fault.delay_s for fault in effect.items if fault.kind == "latency"}
         return effects
 
     # --- people and configs
@@ -279,6 +282,14 @@ class World:
                 _pair(row.trials, directive.id, 0, passed)
             _add(row.outcomes, "cancelled", arrived - passed)
             return arrived, arrived - passed - limited
+        if flow.route in self.delays:
+            _add(row.drilled, "success", passed)
+            _add(row.drilled_latency, histogram.index(self.delays[flow.route]), passed)
+            _add(row.outcomes, "ignored", passed)
+            if directive is not None:
+                _pair(row.trials, directive.id, passed, 0)
+            _add(row.outcomes, "cancelled", arrived - passed)
+            return arrived, arrived - passed - limited
         _add(row.outcomes, "success", good)
         _add(row.outcomes, "failure", failed)
         _add(row.outcomes, "cancelled", arrived - passed)
@@ -322,6 +333,7 @@ class World:
                 held=dict(row.held),
                 trips=row.trips,
                 drilled=dict(row.drilled),
+                drilled_latency=(0.0, sorted(row.drilled_latency.items())),
             )
             for name, row in self._routes.items()
         }

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from sidecar.controller import effects as fx
-from sidecar.controller.commands import Done, Practice, Rejected, StartDrill, StopDrill
+from sidecar.controller.commands import (
+    Confirm,
+    Done,
+    Practice,
+    Rejected,
+    Release,
+    ReleaseVerdict,
+    StartDrill,
+    StopDrill,
+)
 from tests.support.plays import break_route, broken, warm
 from tests.support.world import Flow, World
 
@@ -136,9 +145,50 @@ def test_trouble_elsewhere_is_no_part_of_a_drill() -> None:
     assert (practised["scope"], practised["drill"]) == ("route:checkout", True)
 
 
+def test_what_still_fades_is_not_taken_for_a_drill_s_detection() -> None:
+    """
+    While a detector of the route has not cleared after what was before, no drill begins: it would be found at once.
+    """
+    world = warm()
+    start(world, for_s=10.0)
+    world.until(lambda: drill(world)["state"] == "passed", 400)
+    answer = practise(world, StartDrill("latency", "checkout", 30.0, "ops"))
+    assert isinstance(answer, Rejected)
+    assert "has not cleared" in answer.problem
+
+
+def test_a_second_incident_of_a_drill_is_the_drill_s() -> None:
+    """
+    The loop gives back too early and finds the fault again: the drill goes on, and is over when both incidents are.
+    """
+    world = warm()
+    start(world, for_s=60.0)
+    world.run(5)
+    world.command(Release(1, "ops", ReleaseVerdict.NONE))
+    world.engine._book.put_marks([])  # else the release holds for five minutes
+    world.until(lambda: len(world.engine.incidents(None, world.now)) == 2, 60)
+    assert [row["drill"] for row in world.engine.incidents(None, world.now)] == [True, True]
+    assert drill(world)["state"] == "injecting"
+    world.until(lambda: drill(world)["state"] not in ("injecting", "recovering"), 400)
+    assert drill(world)["state"] == "passed", drill(world)
+
+
+def test_slow_answers_of_a_drill_are_slow_trials() -> None:
+    """
+    An isolation for latency gives nothing back while the drill delays: its trials are judged as detection sees them.
+    """
+    world = warm()
+    start(world, "latency", 60.0)
+    world.until(lambda: world.engine.incidents(None, world.now), 40)
+    world.command(Confirm(1, "ops"))
+    assert world.live()
+    world.until(lambda: drill(world)["state"] == "recovering", 90)
+    assert not [e for e in world.of(fx.AppendEvent) if e.kind == "isolation.ramped"]
+
+
 def test_a_second_drill_is_graded_like_the_first() -> None:
     """
-    A drill that follows another one at once opens an incident of its own: the old one is not reopened by it.
+    A drill that follows another one opens an incident of its own: the old one is not reopened by it.
     """
     world = warm()
     for number in (1, 2):
@@ -149,8 +199,9 @@ def test_a_second_drill_is_graded_like_the_first() -> None:
 
 
 def sounds(world: World, route: str = "checkout") -> bool:
-    """Tell whether a detector of *route* is still in alarm."""
-    return "alarm" in [state for (name, _), state in world.engine._bank.states().items() if name == route]
+    """Tell whether a detector of *route* is in alarm, or has not cleared."""
+    standing = [state for (name, _), state in world.engine._bank.states().items() if name == route]
+    return "alarm" in standing or "recovering" in standing
 
 
 def test_real_trouble_after_a_drill_pages() -> None:

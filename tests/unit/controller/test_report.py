@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -37,9 +38,9 @@ class Balance(HTMLParser):
 
 def page(title: str = "Incident 1") -> tuple[str, str]:
     """Return the draft of a played outage, and its page."""
-    incident, events, evidence = record(ended())
-    draft = postmortem(incident, events, evidence, [d.PROPOSAL])
-    return draft, render(draft, title, events, evidence)
+    kept = record(ended(), proposals=[d.PROPOSAL])
+    draft = postmortem(kept)
+    return draft, render(draft, title, kept)
 
 
 def test_the_same_record_gives_the_same_bytes() -> None:
@@ -69,13 +70,13 @@ def test_the_page_is_whole_and_has_every_section_of_the_draft() -> None:
     assert (reader.open, reader.headings) == ([], sections)
 
 
-def test_its_plots_are_the_evidence() -> None:
+def test_its_plots_are_the_record() -> None:
     """
-    Three plots as well-formed SVG: traffic and latency of the evidence, and what passed of the isolation.
+    Three plots as well-formed SVG: the course of the incident, what passed of the isolation, latency of the evidence.
     """
     _, text = page()
     plots = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>(?=</figure>)", text, re.DOTALL)]
-    assert [plot.get("id") for plot in plots] == ["chart-traffic", "chart-latency", "chart-shares"]
+    assert [plot.get("id") for plot in plots] == ["chart-traffic", "chart-shares", "chart-latency"]
     words = " ".join("".join(plot.itertext()) for plot in plots)
     assert all(name in words for name in ("arrived", "failed", "refused", "p50", "p95", "isolation-1"))
 
@@ -84,11 +85,10 @@ def test_nothing_runs_and_nothing_is_loaded() -> None:
     """
     No script, no handler, no address but the names of XML; free text stays text.
     """
-    incident, events, evidence = record(ended())
-    events.append(
-        {**events[-1], "kind": "incident.note", "body": {"text": "<script>alert(1)</script> <img src=x onerror=y>"}}
-    )
-    text = render(postmortem(incident, events, evidence), "<b>&", events, evidence)
+    kept = record(ended())
+    note = {"text": "<script>alert(1)</script> <img src=x onerror=y>"}
+    kept = replace(kept, events=[*kept.events, {**kept.events[-1], "kind": "incident.note", "body": note}])
+    text = render(postmortem(kept), "<b>&", kept)
     assert "<script" not in text
     assert "<img" not in text
     assert "<title>&lt;b&gt;&amp;</title>" in text
@@ -102,8 +102,17 @@ def test_without_evidence_there_are_fewer_plots() -> None:
     """
     Evidence that is gone, and an incident without an isolation, leave the page readable.
     """
-    incident, events, _ = record(ended())
-    text = render(postmortem(incident, events, None), "t", events, None)
-    assert text.count("<svg") == 1
-    quiet = [event for event in events if not event["kind"].startswith("isolation.")]
-    assert "<svg" not in render(postmortem(incident, quiet, None), "t", quiet, None)
+    kept = record(ended(), evidence=None)
+    assert render(postmortem(kept), "t", kept).count("<svg") == 2
+    quiet = replace(kept, account=None, events=[e for e in kept.events if not e["kind"].startswith("isolation.")])
+    assert "<svg" not in render(postmortem(quiet), "t", quiet)
+
+
+def test_every_line_of_the_timeline_leads_to_its_datum() -> None:
+    """
+    Each link of the page has its target on it.
+    """
+    _, text = page()
+    links = re.findall(r'href="#(datum-\d+)"', text)
+    assert links
+    assert [f'<h3 id="{link}">' in text for link in links] == [True] * len(links)
