@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from sidecar.admin import actions
 from sidecar.admin.errors import Problem, fault
 from sidecar.admin.parameters import DURATION, LINE, MAX_ID, NAME, SCOPE_PATTERN, SENTENCE, matches
+from sidecar.config.units import shown
 
 # Like a sentence, but line feeds and tabs may stand in it.
 _TEXT: Final = (
@@ -17,13 +18,16 @@ _TEXT: Final = (
     r"[^\s\u0000-\u001f\u007f-\u009f]"
     r"[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$"
 )
+_ROUTE: Final = r"^[a-z0-9_-]{1,64}$"
 _HEADER: Final = r"^[\t -~]{1,1024}$"
 
 
-def _shaped(pattern: str, wanted: str) -> AfterValidator:
+def _shaped(pattern: str, wanted: str, what: str = "") -> AfterValidator:
+    """Require *pattern*; *what* names the thing where its text may be shown: `'60' is no duration: write …`."""
+
     def check(text: str) -> str:
         if not matches(pattern, text):
-            raise ValueError(wanted)
+            raise ValueError(f"{shown(text)} is no {what}: {wanted}" if what else wanted)
         return text
 
     return AfterValidator(check)
@@ -47,14 +51,16 @@ Words = Annotated[
     Field(max_length=4000, json_schema_extra={"pattern": _TEXT}),
     _shaped(_TEXT, "write some text, without control characters"),
 ]
-Ttl = Annotated[str, Field(json_schema_extra={"pattern": DURATION}), _shaped(DURATION, "write 30s, 10m, 2h or 1d")]
+Ttl = Annotated[
+    str, Field(json_schema_extra={"pattern": DURATION}), _shaped(DURATION, "write 30s, 10m, 2h or 1d", "duration")
+]
 ActionText = Annotated[
     str, Field(max_length=64, json_schema_extra={"pattern": actions.PATTERN}), AfterValidator(_known_action)
 ]
 ScopeText = Annotated[
     str,
     Field(max_length=1024, json_schema_extra={"pattern": SCOPE_PATTERN}),
-    _shaped(SCOPE_PATTERN, "write service, route:NAME, client:ROUTE:KEY or endpoint:HOST:PORT"),
+    _shaped(SCOPE_PATTERN, "write service, route:NAME, client:ROUTE:KEY or endpoint:HOST:PORT", "scope"),
 ]
 HeaderValue = Annotated[
     str, Field(json_schema_extra={"pattern": _HEADER}), _shaped(_HEADER, "write the header's value as it is sent")
@@ -115,7 +121,9 @@ class DrillBody(Body):
     """Which fault, where, for how long, and for which part of the route's requests."""
 
     kind: Literal["errors", "latency", "hang", "surge", "bad-config"]
-    route: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+    route: Annotated[
+        str, Field(json_schema_extra={"pattern": _ROUTE}), _shaped(_ROUTE, "take one of GET /api/v1/routes", "route")
+    ]
     duration: Ttl = "60s"
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
@@ -138,7 +146,11 @@ class TickBody(Body):
 class TokenBody(Body):
     """Whose token it is, and what it may do."""
 
-    name: Annotated[str, Field(pattern=NAME)]
+    name: Annotated[
+        str,
+        Field(json_schema_extra={"pattern": NAME}),
+        _shaped(NAME, "write 1 to 64 letters, digits, . _ @ or -", "name"),
+    ]
     role: Literal["viewer", "operator", "admin"]
 
 

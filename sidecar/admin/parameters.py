@@ -112,7 +112,10 @@ def _check(schema: Mapping[str, Any], text: str) -> None:
         raise ValueError(f"longer than {schema['maxLength']} characters")
     if schema["type"] == "integer":
         if not _INTEGER.fullmatch(text):
-            raise ValueError(f"{shown(text)} is not a whole number")
+            fault_of = (
+                "is too large" if text.isdecimal() and text.isascii() and text[0] != "0" else "is not a whole number"
+            )
+            raise ValueError(f"{shown(text)} {fault_of}")
         if not schema["minimum"] <= int(text) <= schema["maximum"]:
             raise ValueError(f"{text} is not from {schema['minimum']} to {schema['maximum']}")
 

@@ -30,9 +30,11 @@ from sidecar.cli import (
 )
 from sidecar.cli.client import Exit
 from sidecar.cli.session import AdminOption, ColorOption, OutputOption, Session, TokenOption, WatchOption, command
+from sidecar.cli.usage import Verbs
 
 app = typer.Typer(
     name="sidecar",
+    cls=Verbs,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

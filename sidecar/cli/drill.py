@@ -17,6 +17,8 @@ from sidecar.cli.client import Answer, Exit, Failure
 from sidecar.cli.session import Session, command
 
 LOOK_S: Final = 1.0
+LEAST_SHARE: Final = 0.01
+_OPTIONS: Final = {"duration": "--for", "route": "--route"}
 RUNNING: Final = ("injecting", "recovering")
 
 app = typer.Typer(
@@ -27,15 +29,19 @@ app = typer.Typer(
 
 RouteOption = Annotated[str, typer.Option("--route", help="Where.", autocompletion=complete.routes)]
 ForOption = Annotated[str, typer.Option("--for", help="How long the fault lasts, 10s to 10m.")]
-ShareOption = Annotated[
-    float, typer.Option("--share", min=0.01, max=1.0, help="The part of its requests that meets it.")
-]
+ShareOption = Annotated[str, typer.Option("--share", help="The part of its requests that meets it, as 10% or 0.1.")]
 
 
 def _kind(name: str, what: str) -> Callable[..., None]:
-    def run(session: Session, route: RouteOption, duration: ForOption = "60s", share: ShareOption = 1.0) -> None:
-        body = {"kind": name, "route": route, "duration": duration, "share": share}
-        _follow(session, session.client.call("POST", "/drills", body=body))
+    def run(session: Session, route: RouteOption, duration: ForOption = "60s", share: ShareOption = "100%") -> None:
+        body = {"kind": name, "route": route, "duration": duration, "share": _ratio(share)}
+        try:
+            answer = session.client.call("POST", "/drills", body=body)
+        except Failure as failure:  # the API knows its fields, a person the options
+            field, _, rest = failure.problem.partition(": ")
+            option = _OPTIONS.get(field)
+            raise Failure(failure.code, f"{option} {rest}" if option else failure.problem, failure.hint) from failure
+        _follow(session, answer)
 
     run.__doc__ = what
     return run
@@ -53,14 +59,51 @@ for _name, _what in (
     )
 
 
-def _follow(session: Session, answer: Answer) -> None:
-    """Wait until the drill is graded; Ctrl-C stops it."""
-    client, number = session.client, answer.body["id"]
+def _ratio(text: str) -> float:
+    """
+    Return a share, written as `10%` or `0.1`.
+
+    Raises:
+        Failure: when it is none, or not from 1 % to 100 %.
+    """
     try:
+        ratio = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        ratio = 0.0
+    if not LEAST_SHARE <= ratio <= 1:
+        raise Failure(Exit.USAGE, f"--share {text!r} is not a part of the requests", "write 1% to 100%, or 0.01 to 1")
+    return ratio
+
+
+def _tell(told: set[str], answer: Answer) -> None:
+    """Say on stderr what has happened since the last look; stdout is for the grade."""
+    item = answer.body
+    begins = (
+        f"drill {item['id']}: {item['kind']} on {item['route']} until {render.moment(item['end_time'], answer.now)}"
+    )
+    done = [
+        f"{row['stage']} after {render.seconds(row['took_s'])}" for row in item["stages"] if row["took_s"] is not None
+    ]
+    faded = [
+        f"the fault has ended{f' ({why})' if (why := item['why']) else ''}; what was isolated is given back on evidence"
+    ]
+    for line in [f"{begins}; Ctrl-C stops it", *done, *(faded if item["state"] != "injecting" else [])]:
+        if line not in told:
+            told.add(line)
+            typer.echo(line, err=True)
+
+
+def _follow(session: Session, answer: Answer) -> None:
+    """Wait until the drill is graded, saying how far it is; Ctrl-C stops it."""
+    client, number = session.client, answer.body["id"]
+    told: set[str] = set()
+    try:
+        _tell(told, answer)
         while answer.body["state"] in RUNNING:
             time.sleep(LOOK_S)  # the pace of a person's eyes, not a synchronisation
             rows = client.get("/drills")
             answer = Answer(_one(rows.body["items"], number), rows.now)
+            _tell(told, answer)
     except KeyboardInterrupt:
         with contextlib.suppress(KeyboardInterrupt):
             answer = client.call("POST", "/drills/stop", body={})

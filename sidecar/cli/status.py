@@ -46,7 +46,7 @@ def overview(answer: Mapping[str, Any], now: datetime) -> Iterable[RenderableTyp
         yield from (f"  [bold]{escape(r)}[/] → sidecar breaker reset {escape(r)}" for r in answer["breakers_open"])
     if answer.get("silences"):
         yield ""
-        yield "[yellow]Nobody is paged[/]"
+        yield "[yellow]Silenced: nobody is paged about[/]"
         yield from (_silence(row, now) for row in answer["silences"])
     if answer.get("drill"):
         yield ""

@@ -41,6 +41,7 @@ from sidecar.facts import Detector, Fault, Mode, Moment, RouteSecond, Scope, Sig
 from sidecar.incident import drill as drills
 from sidecar.incident.drill import Drill, DrillKind, DrillState, Stage
 from sidecar.incident.lifecycle import Incident
+from sidecar.incident.words import duration
 from sidecar.measure.histogram import merge
 from sidecar.reasons import Reason
 
@@ -142,8 +143,8 @@ class Drilling:
             known = ", ".join(self._history.routes)
             return Rejected(RejectedKind.NOT_FOUND, f"there is no route '{command.route}'", f"the routes are {known}")
         if not drills.SHORTEST_S <= command.for_s <= drills.LONGEST_S:
-            wanted = f"use --for {drills.SHORTEST_S:.0f}s to {drills.LONGEST_S:.0f}s, such as 60s"
-            return Rejected(RejectedKind.INVALID, f"a drill of {command.for_s:g} s is not possible", wanted)
+            wanted = f"use --for {duration(drills.SHORTEST_S)} to {duration(drills.LONGEST_S)}, such as 60s"
+            return Rejected(RejectedKind.INVALID, f"a drill of {duration(command.for_s)} is not possible", wanted)
         if self.running is not None:
             return _conflict(f"drill {self.running.id} is {self.running.state}", "`sidecar drill stop` ends it")
         if self._book.running():

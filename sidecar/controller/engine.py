@@ -44,6 +44,7 @@ from sidecar.controller.findings import finding
 from sidecar.controller.history import History
 from sidecar.controller.intake import Intake
 from sidecar.controller.meter import Meter
+from sidecar.controller.places import Places
 from sidecar.controller.respond import Responder
 from sidecar.controller.restore import Restored
 from sidecar.controller.silencing import Silencing
@@ -105,12 +106,13 @@ class Engine:
         self._intake = Intake(self._book, self._history)
         self._meter = Meter(self._book, self._history)
         self._responder = Responder(self._book, self._history, self._meter, _mode(compiled))
-        self._desk = Desk(self._book, self._history, self._bank, self._responder)
+        self._places = Places(self._history)
+        self._desk = Desk(self._book, self._history, self._bank, self._responder, self._places)
         self._documents = Documents(self._book, self._history, self._bank)
         self._upkeep = Upkeep(self._bank, self._history, now)
         self.tutor = Tutor(self._book, self._bank)
         self.drilling = Drilling(self._book, self._history, self._bank, self._intake)
-        self._silencing = Silencing(self._book, self._history)
+        self._silencing = Silencing(self._book, self._places)
         if restored is not None:
             self.tutor.restore(restored.marks)
             restore.take_up(self._book, restored, now)
@@ -214,7 +216,7 @@ class Engine:
         self._compiled = compiled
         self._book.policy = compiled.respond
         self._responder.mode = _mode(compiled)
-        self._desk.endpoints = tuple(str(endpoint) for endpoint in compiled.proxy.upstream.endpoints)
+        self._places.configured(compiled)
         self._collector.configured(routes)
         self._history.keep(routes)
         self._bank.apply(compiled.detect, routes, now.at)

@@ -17,12 +17,12 @@ from typing import Final, assert_never
 
 from sidecar.controller.book import Book
 from sidecar.controller.commands import AddSilence, Done, EndSilence, Quieting, Rejected, RejectedKind
-from sidecar.controller.history import History
+from sidecar.controller.places import Places
 from sidecar.decide import silence
 from sidecar.decide.lease import AUTOMATION, later
 from sidecar.decide.silence import Silence
-from sidecar.facts import Moment, ScopeKind
-from sidecar.incident.words import rfc3339
+from sidecar.facts import Moment
+from sidecar.incident.words import duration, rfc3339
 
 MAX_SILENCES: Final = 100
 MAX_TTL_S: Final = 30 * 86_400.0
@@ -34,12 +34,12 @@ class Silencing:
 
     Args:
         book: What is so.
-        history: Knows the routes.
+        places: Where incidents can be.
     """
 
-    def __init__(self, book: Book, history: History) -> None:
+    def __init__(self, book: Book, places: Places) -> None:
         self._book = book
-        self._history = history
+        self._places = places
 
     def __repr__(self) -> str:
         return f"<Silencing {len(self._book.silences)}>"
@@ -59,10 +59,12 @@ class Silencing:
         if not command.reason.strip():
             return _invalid("a silence needs a reason", "add --reason 'why', others will read it at 3 a.m.")
         if not 0 < command.ttl_s <= MAX_TTL_S:
-            return _invalid(f"a ttl of {command.ttl_s:g} s is not possible", "use --ttl between 1s and 30d, such as 2h")
-        if scope.kind in (ScopeKind.ROUTE, ScopeKind.CLIENT) and scope.name not in self._history.routes:
-            known = ", ".join(self._history.routes)
-            return Rejected(RejectedKind.NOT_FOUND, f"there is no route '{scope.name}'", f"the routes are {known}")
+            return _invalid(
+                f"a ttl of {duration(command.ttl_s)} is not possible", "use --ttl between 1s and 30d, such as 2h"
+            )
+        nowhere = self._places.problem(scope)
+        if nowhere is not None:
+            return nowhere
         if len(self._book.silences) >= MAX_SILENCES:
             problem = f"{MAX_SILENCES} silences are in force"
             return Rejected(RejectedKind.CONFLICT, problem, "`sidecar silence list` shows them; end one")

@@ -38,6 +38,7 @@ from sidecar.controller.commands import (
 )
 from sidecar.controller.effects import ResetBreaker
 from sidecar.controller.history import History
+from sidecar.controller.places import Places
 from sidecar.controller.respond import Responder
 from sidecar.decide import lease
 from sidecar.decide.lease import IsolationState
@@ -47,6 +48,7 @@ from sidecar.facts import Action, Moment, Scope, ScopeKind
 from sidecar.incident import lifecycle
 from sidecar.incident.lifecycle import Incident, IncidentState, Resolution, Ticked, Verdict
 from sidecar.incident.telling import CHECKLISTS
+from sidecar.incident.words import duration
 
 MAX_TEXT: Final = 2_000
 MAX_TTL_S: Final = 30 * 86_400.0
@@ -61,17 +63,15 @@ class Desk:
         history: Knows the routes.
         bank: Learns a shift that a person called benign.
         responder: Starts and ends isolations.
-
-    Attributes:
-        endpoints: The API's, by name.
+        places: Where an override can be.
     """
 
-    def __init__(self, book: Book, history: History, bank: Bank, responder: Responder) -> None:
+    def __init__(self, book: Book, history: History, bank: Bank, responder: Responder, places: Places) -> None:
         self._book = book
         self._history = history
         self._bank = bank
         self._responder = responder
-        self.endpoints: tuple[str, ...] = ()
+        self._places = places
 
     def __repr__(self) -> str:
         return f"<Desk {self._book}>"
@@ -268,21 +268,19 @@ class Desk:
             return _invalid(f"the reason has {len(command.reason)} characters", f"use at most {MAX_TEXT}")
         if not 0 < command.ttl_s <= MAX_TTL_S:
             return _invalid(
-                f"a ttl of {command.ttl_s:g} s is not possible", "use --ttl between 1s and 30d, such as 10m"
+                f"a ttl of {duration(command.ttl_s)} is not possible", "use --ttl between 1s and 30d, such as 10m"
             )
-        if scope.kind in (ScopeKind.ROUTE, ScopeKind.CLIENT) and scope.name not in self._history.routes:
-            known = ", ".join(self._history.routes)
-            return Rejected(RejectedKind.NOT_FOUND, f"there is no route '{scope.name}'", f"the routes are {known}")
+        nowhere = self._places.problem(scope)
+        if nowhere is not None:
+            return nowhere
         if scope.kind is ScopeKind.ENDPOINT:
             return self._endpoint_problem(command)
         return _amount_problem(command)
 
-    def _endpoint_problem(self, command: SetOverride) -> Rejected | None:
+    @staticmethod
+    def _endpoint_problem(command: SetOverride) -> Rejected | None:
         """Say what an endpoint cannot be told: the pool spreads requests over endpoints by shares, and refuses none."""
         name = command.scope.name
-        if self.endpoints and name not in self.endpoints:
-            known = ", ".join(f"endpoint:{each}" for each in self.endpoints)
-            return Rejected(RejectedKind.NOT_FOUND, f"there is no endpoint '{name}'", f"the endpoints are {known}")
         if command.rate_per_s is not None:
             return _invalid(
                 f"endpoint:{name} cannot be throttled to a rate: an override takes a part of an endpoint's requests, the "

@@ -65,7 +65,11 @@ USAGE = [
     ("statu", "Did you mean 'status'"),
     ("config aply x", "Did you mean 'apply'"),
     ("incident show", "Missing argument"),
-    ("incident show twelve", "valid integer"),
+    ("incident show", "→ sidecar incident show 12"),
+    ("incident show twelve", "write a whole number"),
+    ("drill fire --route checkout", "→ sidecar drill bad-config | errors | hang"),
+    ("drill errors --route checkout --share 50x", "→ write 1% to 100%, or 0.01 to 1"),
+    ("drill errors --route checkout --share 0", "is not a part of the requests"),
     ("incident release 12 --verdict maybe", "maybe"),
     ("override set service isolate --ttl 1m", "Missing option '--reason'"),
     ("override set service isolate --reason x", "Missing option '--ttl'"),
@@ -78,7 +82,7 @@ USAGE = [
 
 @pytest.mark.parametrize(("line", "words"), USAGE)
 def test_usage_errors(line: str, words: str) -> None:
-    """A wrong command line is exit 2 and says what is wrong."""
+    """A wrong command line is exit 2 and says what is wrong, and what to type."""
     code, output = invoke(*line.split())
     assert (code, words in " ".join(output.split())) == (2, True), output
 
