@@ -98,7 +98,7 @@ _INCIDENT: Final = record(
         "resolution": {"enum": ["recovered", "released", "superseded", "expired", None]},
         "severity": words("warning", "severe"),
         "scope": TEXT, "opened_time": TIME, "acknowledged_time": maybe(TIME), "resolved_time": maybe(TIME),
-        "flaps": COUNT, "drill": FLAG, "signals": rows(ref("Signal")), "isolations": rows(ref("Isolation")),
+        "flaps": COUNT, "drill": FLAG, "observed": FLAG, "signals": rows(ref("Signal")), "isolations": rows(ref("Isolation")),
         "suspect": either(record({"version": COUNT, "diff": ANY})),
         "next_step": either(record({"do": TEXT, "at_time": TIME})),
         "runbook": maybe(TEXT), "commands": rows(TEXT),
@@ -166,12 +166,16 @@ _APPLIED: Final = record(
     }
 )  # fmt: skip
 
+_SHADOW: Final = record(
+    {"since_time": TIME, "would_have_raised": COUNT, "seconds": COUNT}, {"confirmed": COUNT, "false_positive": COUNT}
+)
+
 _RECORD: Final = record(
     {
         "confirmed": COUNT, "false_positive": COUNT, "benign": COUNT, "precision": maybe(RATIO), "delay_s": maybe(NUMBER),
         "pages": COUNT, "falsely_refused_s": NUMBER,
         "last": rows(record({"incident": COUNT, "verdict": TEXT, "time": TIME})),
-        "demoted": either(record({"since_time": TIME, "would_have_raised": COUNT, "seconds": COUNT})),
+        "demoted": either(_SHADOW),
     }
 )  # fmt: skip
 
@@ -225,7 +229,14 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         {"id": TEXT, "offset": NUMBER, "record": _RECORD},
     ),
     "Records": record(
-        {"items": rows(record({"control": TEXT, "route": TEXT, "detector": TEXT, "offset": NUMBER, "record": _RECORD}))}
+        {
+            "items": rows(
+                record(
+                    {"control": TEXT, "route": TEXT, "detector": TEXT, "offset": NUMBER, "record": _RECORD},
+                    {"shadow": either(_SHADOW)},
+                )
+            )
+        }
     ),
     "Controls": listing("Control"),
     "Route": record(

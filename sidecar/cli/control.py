@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 
 from sidecar.cli import complete, render
-from sidecar.cli.client import Exit, quoted
+from sidecar.cli.client import Answer, Exit, Failure, quoted
 from sidecar.cli.session import Session, command
 
 app = typer.Typer(
@@ -75,7 +76,58 @@ def record(row: Mapping[str, Any]) -> str:
     seen = row["record"]
     told = seen["confirmed"] + seen["false_positive"]
     words = f"{seen['confirmed']} of {told} verdicts confirm it" if told else "nobody has judged it yet"
-    return f"; {words}, threshold {row['offset']:+.1f}"
+    watched = f"; {shadow(row['shadow'])}" if row.get("shadow") else ""
+    return f"; {words}, threshold {row['offset']:+.1f}{watched}"
+
+
+def shadow(seen: Mapping[str, Any]) -> str:
+    """Return what a detector that only observed would have raised."""
+    alarms, told = seen["would_have_raised"], seen.get("confirmed", 0) + seen.get("false_positive", 0)
+    judged = f", {seen['confirmed']} of {told} judged confirmed" if told else ""
+    return f"it would have raised {alarms or 'nothing'} while it observed{judged}"
+
+
+@app.command(epilog="Example: sidecar control show detect.errors:checkout")
+@command
+def show(session: Session, name: Name) -> None:
+    """Show a detector's scorecard: precision, delay, pages, seconds of false refusal, its last ten verdicts."""
+
+    def fetch() -> Answer:
+        answer = session.client.get("/controls")
+        wanted = [row for row in answer.body["items"] if name in (row.get("id"), row["name"])]
+        if not wanted:
+            raise Failure(Exit.REFUSED, f"there is no control '{name}'", "`sidecar control list` shows the controls")
+        return replace(answer, body={"items": wanted})
+
+    session.show(fetch, lambda body, now: (line for row in body["items"] for line in _scorecard(row, now)))
+
+
+def _scorecard(row: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]:
+    seen = row.get("record") or {}
+    demoted = seen.get("demoted")
+    yield f"[bold]{escape(row.get('id') or row['name'])}[/]"
+    yield render.fields(
+        (
+            ("state", render.state(row["state"])),
+            ("why", row.get("why")),
+            ("precision", seen.get("precision") is not None and f"{render.share(seen['precision'])}, {verdicts(row)} confirmed"),
+            ("found after", seen.get("delay_s") is not None and f"{render.seconds(seen['delay_s'])} (median of confirmed ones)"),
+            ("pages", str(seen["pages"]) if seen else None),
+            ("refused falsely", render.seconds(seen["falsely_refused_s"]) if seen else None),
+            ("threshold", f"{row['offset']:+.1f}" if seen else None),
+            ("observing", demoted and f"since {render.moment(demoted['since_time'], now)}, {demoted['seconds']} s of alarms; {shadow(demoted)}"),
+        )
+    )  # fmt: skip
+    if seen.get("last"):
+        yield render.table(
+            "Last verdicts",
+            ("INCIDENT#", "VERDICT", "TIME"),
+            (
+                (each["incident"], render.state(each["verdict"]), render.moment(each["time"], now))
+                for each in seen["last"]
+            ),
+            "",
+        )
 
 
 @app.command(epilog="Example: sidecar control promote detect.errors:checkout --reason 'the noisy client is gone'")

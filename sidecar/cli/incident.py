@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import RenderableType
 from rich.markup import escape
+from rich.text import Text
 
 from sidecar.cli import complete, render
 from sidecar.cli.client import Answer
@@ -52,7 +53,7 @@ def list_(
             ("ID#", "STATE", "SEVERITY", "SCOPE", "VERDICT", "OPENED", "TITLE"),
             (
                 (
-                    item["id"], render.state(item["state"]), render.state(item["severity"]), item["scope"],
+                    item["id"], render.state(item["state"]), _severity(item), item["scope"],
                     render.state(item["verdict"]), render.moment(item["opened_time"], now), item["title"],
                 )
                 for item in answer["items"]
@@ -85,7 +86,7 @@ def incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]
     yield render.fields(
         (
             ("state", render.state(item["state"])),
-            ("severity", render.state(item["severity"])),
+            ("severity", _severity(item)),
             ("scope", item["scope"]),
             ("opened", render.moment(item["opened_time"], now)),
             ("acknowledged", item.get("acknowledged_time") and render.moment(item["acknowledged_time"], now)),
@@ -137,6 +138,10 @@ def incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]
         yield from (f"    [bold]{escape(line)}[/]" for line in item["commands"])
     for row in item.get("proposals", ()):
         yield f"    [bold]sidecar proposal show {row['id']}[/]    {escape(row['why'])}"
+
+
+def _severity(item: Mapping[str, Any]) -> Text:
+    return render.state("observe" if item.get("observed") else item["severity"])
 
 
 def _step(row: Mapping[str, Any], now: datetime) -> str:

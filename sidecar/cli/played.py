@@ -36,7 +36,7 @@ def summary(seconds: int, tolls: Mapping[str, Any], incidents: Iterable[Mapping[
         said = f"{route}: {toll.requests:,} requests, {toll.failures:,} failed, {refused:,} refused ({part})"
         yield f"{said}: {words}\n" if words else f"{said}\n"
     for row in incidents:
-        yield f"incident {row['id']}: {row['title']} ({row['state']}, {row['resolution'] or 'not ended'})\n"
+        yield f"{'would-have ' if row['observed'] else ''}incident {row['id']}: {row['title']} ({row['state']}, {row['resolution'] or 'not ended'})\n"
 
 
 def _alarm(event: Event) -> str:

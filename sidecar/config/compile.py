@@ -39,7 +39,7 @@ from sidecar.config.sections import (
 from sidecar.config.tls import TlsSection
 from sidecar.config.tls_policies import ClientCertificates, NamedCertificate, TlsPolicy, UpstreamTlsPolicy
 from sidecar.config.upstreams import EjectionSection, HealthSection
-from sidecar.decide.policies import RespondPolicy, Rung
+from sidecar.decide.policies import ListenPolicy, RespondPolicy, Rung
 from sidecar.detect.policies import DetectPolicy, Objective
 from sidecar.facts import Mode
 from sidecar.guard.policies import (
@@ -76,6 +76,7 @@ def compile_config(config: Config) -> Compiled:
         receivers=tuple(_receiver(config)),
         store=StorePolicy(config.store.retention),
         access_log=AccessLogPolicy(config.access_log.format, config.access_log.sample),
+        listen=_listen(config),
     )
 
 
@@ -277,6 +278,15 @@ def _detect(config: Config) -> DetectPolicy:
         slo_error_ratios=allowed,
         objectives={route.name: _objective(route.slo) for route in config.routes if route.slo},
     )
+
+
+def _listen(config: Config) -> ListenPolicy:
+    routes = {
+        (route.name, detector): mode
+        for route in config.routes
+        for detector, mode in route.detect.detectors.modes().items()
+    }
+    return ListenPolicy(config.detect.detectors.modes(), routes)
 
 
 def _objective(slo: SloSection) -> Objective:

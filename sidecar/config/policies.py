@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sidecar.config.tls_policies import SYSTEM_AUTHORITIES, TlsPolicy, UpstreamTlsPolicy
-from sidecar.decide.policies import RespondPolicy
+from sidecar.decide.policies import ListenPolicy, RespondPolicy
 from sidecar.detect.policies import DetectPolicy
 from sidecar.facts import Mode
 from sidecar.guard.policies import GuardPolicy
@@ -348,3 +348,4 @@ class Compiled:
     receivers: tuple[ReceiverPolicy, ...] = ()
     store: StorePolicy = field(default_factory=StorePolicy)
     access_log: AccessLogPolicy = AccessLogPolicy()
+    listen: ListenPolicy = field(default_factory=ListenPolicy)

@@ -47,7 +47,7 @@ from sidecar.config.policies import (
     StaticConfig,
     StorePolicy,
 )
-from sidecar.config.sections import BucketSection, ConcurrencySection, RouteSection, Section
+from sidecar.config.sections import BucketSection, ConcurrencySection, DetectorsSection, RouteSection, Section
 from sidecar.config.tls import TlsSection
 from sidecar.config.units import format_duration
 from sidecar.config.upstreams import UpstreamSection
@@ -159,6 +159,9 @@ class DetectSection(Section):
         default=_DETECT.warmup_s, description="Shortest time of learning before a baseline counts."
     )
     clear_after: Duration = Field(default=_DETECT.clear_after_s, description="Quiet time after which an alarm ends.")
+    detectors: DetectorsSection = Field(
+        default=DetectorsSection(), description="Modes of single detectors on all routes; absent: enforce."
+    )
 
 
 class RampSection(Section):

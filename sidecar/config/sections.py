@@ -37,7 +37,7 @@ from sidecar.config.fields import (
 )
 from sidecar.config.kinds import Fault, count, number, refuse
 from sidecar.config.policies import Match, RouteRule
-from sidecar.facts import OVERFLOW, Mode
+from sidecar.facts import OVERFLOW, Detector, Mode
 from sidecar.guard.policies import BreakerPolicy, LimitMode, LimitPolicy, Priority
 
 _BREAKER: Final = BreakerPolicy()
@@ -280,11 +280,32 @@ class MatchSection(Section):
         yield from twice("hosts", self.hosts)
 
 
+class DetectorsSection(Section):
+    """Which detectors are listened to: enforce; observe, would-have incidents that never page; off."""
+
+    errors: ControlMode | None = Field(default=None, description="Requests that fail.")
+    latency: ControlMode | None = Field(default=None, description="Answers that take long.")
+    surge: ControlMode | None = Field(default=None, description="Far more requests than usual.")
+    silence: ControlMode | None = Field(default=None, description="Far fewer requests than usual.")
+    refusals: ControlMode | None = Field(default=None, description="What limits refuse since a config version.")
+    trip: ControlMode | None = Field(default=None, description="Breakers that open.")
+    burn: ControlMode | None = Field(default=None, description="An error budget that is spent too fast.")
+    drift: ControlMode | None = Field(default=None, description="What is unusual for hours.")
+
+    def modes(self) -> dict[Detector, Mode]:
+        """Return those that are given."""
+        given: dict[Detector, Mode | None] = {detector: getattr(self, detector.value) for detector in Detector}
+        return {detector: mode for detector, mode in given.items() if mode is not None}
+
+
 class RouteDetectSection(Section):
     """How one route is watched, where it differs from `detect`."""
 
     sensitivity: SensitivityWord | None = Field(
         default=None, description="Expected false alarms a month on this route; absent: detect.sensitivity."
+    )
+    detectors: DetectorsSection = Field(
+        default=DetectorsSection(), description="Modes of single detectors here; absent: those of detect.detectors."
     )
 
 

@@ -60,6 +60,7 @@ class Book:
 
     def __init__(self, policy: RespondPolicy, boot: str) -> None:
         self.policy = policy
+        self.pages_people = True  # not while detection as a whole only observes
         self.boot = boot
         self.incidents: dict[int, Incident] = {}
         self.accounts: dict[int, Account] = {}
@@ -91,6 +92,10 @@ class Book:
     def running(self) -> list[Incident]:
         """Return the incidents that still ask for something, the oldest first."""
         return [incident for incident in self.incidents.values() if incident.running]
+
+    def asking(self) -> list[Incident]:
+        """Return those of them that ask people: not those of detectors that only observe."""
+        return [incident for incident in self.running() if not incident.observed]
 
     def live(self) -> list[Isolation]:
         """Return the isolations in force, the oldest first."""
@@ -297,6 +302,8 @@ class Book:
             urgent: Page; by default when it is severe and was just opened or escalated.
         """
         incident = self.incidents[incident_id]
+        if incident.observed:
+            return
         hush = silence.covering(self.silences, incident.scope)
         ended = kind in ("resolved", "released") and self.told[incident_id] > 0  # who was paged is told that it is over
         if hush is not None and not ended:
@@ -307,7 +314,7 @@ class Book:
         document = self.document(incident)
         text = telling.alert(kind, document, incident, now)
         page = kind in ("opened", "escalated") and incident.severity is Severity.SEVERE
-        page = (page if urgent is None else urgent) and not incident.drill
+        page = (page if urgent is None else urgent) and self.pages_people and not incident.drill
         if self._told_already(kind, incident_id, Alert(kind, document, text, page)):
             return
         self.told[incident_id] += 1

@@ -142,7 +142,7 @@ class Desk:
             "workers": self._workers(),
             "store": {"ok": self._journal.durable, "problem": self._journal.problem, "waiting": self._journal.waiting,
                       "set_aside": self._journal.set_aside},
-            "incidents": [row for row in live if row["state"] not in ("resolved", "closed")],
+            "incidents": [row for row in live if row["state"] not in ("resolved", "closed") and not row["observed"]],
             "isolations": self._engine.isolations(now),
             "overrides": self._engine.overrides(now),
             "silences": self._engine.silences(),

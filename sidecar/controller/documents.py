@@ -46,7 +46,7 @@ class Documents:
 
     def status(self, now: Moment) -> dict[str, Any]:
         """Return health, one line about it, what to type, and the traffic of the last ten seconds."""
-        running = self._book.running()
+        running = self._book.asking()
         rows = self._history.window(self._history.routes, now.at - RECENT_S)
         open_breakers = [name for name in self._history.routes if self._history.breaker(name) != "closed"]
         health = "incident" if running else "degraded" if open_breakers or self._book.overrides else "ok"
@@ -160,7 +160,7 @@ class Documents:
 
     def metric_views(self, signals: Mapping[tuple[str, str], int], version: int) -> MetricViews:
         """Return the engine's part of `/metrics`."""
-        incidents = self._book.incidents.values()
+        incidents = [i for i in self._book.incidents.values() if not i.observed]
         verdicts = Counter(i.verdict.value for i in incidents if i.verdict is not Verdict.PENDING)
         return MetricViews(
             scores={(route, detector.value): score for (route, detector), score in self._bank.scores().items()},

@@ -147,8 +147,8 @@ class Drilling:
             return Rejected(RejectedKind.INVALID, f"a drill of {duration(command.for_s)} is not possible", wanted)
         if self.running is not None:
             return _conflict(f"drill {self.running.id} is {self.running.state}", "`sidecar drill stop` ends it")
-        if self._book.running():
-            return _conflict(f"incident {self._book.running()[0].id} is open", "drill when nothing else is wrong")
+        if asking := self._book.asking():
+            return _conflict(f"incident {asking[0].id} is open", "drill when nothing else is wrong")
         rows = self._history.window((command.route,), now.at - WATCH_S)
         rate = sum(row.arrivals for row in rows) / WATCH_S
         if rate < drills.LEAST_PER_S:
@@ -282,7 +282,7 @@ class Drilling:
         return done
 
     def _trouble(self, drill: Drill, now: Moment) -> str:
-        for incident in self._book.running():
+        for incident in self._book.asking():
             if incident.id != drill.incident and not incident.drill and incident.opened.at >= drill.started.at:
                 return f"incident {incident.id} on {incident.scope} is real"
         return self._failing(drill, now)

@@ -40,7 +40,7 @@ from sidecar.controller.commands import Asking, Confirm, Done, Practice, Quietin
 from sidecar.controller.documents import Documents
 from sidecar.controller.drilling import Drilling
 from sidecar.controller.effects import Effect, OpenBreaker, PutVersion
-from sidecar.controller.findings import finding
+from sidecar.controller.findings import finding, would
 from sidecar.controller.history import History
 from sidecar.controller.intake import Intake
 from sidecar.controller.meter import Meter
@@ -111,6 +111,7 @@ class Engine:
         self._documents = Documents(self._book, self._history, self._bank)
         self._upkeep = Upkeep(self._bank, self._history, now)
         self.tutor = Tutor(self._book, self._bank)
+        self.tutor.listen(compiled.listen, compiled.detect.mode)
         self.drilling = Drilling(self._book, self._history, self._bank, self._intake)
         self._silencing = Silencing(self._book, self._places)
         if restored is not None:
@@ -169,14 +170,14 @@ class Engine:
         shown = self.drilling.shown(rows)
         self._series.add(shown, now.at)
         self._hold_still()
-        self.heard = self._bank.observe(shown, now.at)
+        self.heard = self.tutor.listened(self._bank.observe(shown, now.at), now)
         self.drilling.look(self.heard, now)
-        signals = self.tutor.audible(self.heard)
-        self._count_signals(signals)
-        findings = fuse.fuse(signals, self._series, self._compiled.detect, now.at)
+        self._count_signals(self.tutor.audible)
+        findings = fuse.fuse(self.tutor.audible, self._series, self._compiled.detect, now.at)
+        observed = fuse.fuse(self.tutor.observed, self._series, self._compiled.detect, now.at)
         self.claims = tuple(signal for found in findings for signal in found.signals)
         self._end_overrides(now)
-        cases = self._intake.take([finding(found) for found in findings], now)
+        cases = self._intake.take([*map(finding, findings), *map(would, observed)], now)
         self._meter.take(_by_route(rows), _by_route(shown), now)
         for number, sorted_in in cases.items():
             found = [self.tutor.weighed(case) for case in sorted_in]
@@ -217,6 +218,7 @@ class Engine:
         self._book.policy = compiled.respond
         self._responder.mode = _mode(compiled)
         self._places.configured(compiled)
+        self.tutor.listen(compiled.listen, compiled.detect.mode)
         self._collector.configured(routes)
         self._history.keep(routes)
         self._bank.apply(compiled.detect, routes, now.at)
@@ -265,7 +267,7 @@ class Engine:
         until_at = trip.at + trip.open_s
         self._book.emit(OpenBreaker(trip.route, until_at, trip.detail, worker))
         scope = Scope.route(trip.route)
-        owners = [i for i in self._book.running() if i.scope.contains(scope) and Detector.TRIP in i.detectors]
+        owners = [i for i in self._book.asking() if i.scope.contains(scope) and Detector.TRIP in i.detectors]
         number = owners[0].id if owners else None
         body = {"worker": worker, "rule": trip.rule, "detail": trip.detail, "open_s": trip.open_s}
         self._book.event("breaker.opened", now, incident=number, scope=scope, body=body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -19,17 +19,29 @@ EXPLAINS: Final = 0.8  # one method with this share of the change stands in the 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What detection found this second about one scope, and who is affected: counted only when somebody asks."""
+    """
+    What detection found this second about one scope.
+
+    Attributes:
+        affected: Counts who is affected; called only when somebody asks.
+        observed: By detectors that only observe.
+    """
 
     case: Case
     affected: Callable[[], Affected]
+    observed: bool = False
 
 
 def finding(found: fuse.Finding) -> Finding:
-    """Return what *found* is for an incident."""
+    """Return *found* as incidents take it in."""
     facts = found.attribution
     case = Case(found.scope, found.signals, found.severe, len(found.agreeing) >= 2, facts.requests)
     return Finding(case, partial(_affected, facts))
+
+
+def would(found: fuse.Finding) -> Finding:
+    """Return the same of detectors that only observe."""
+    return replace(finding(found), observed=True)
 
 
 def _affected(facts: Attribution) -> Affected:

@@ -128,7 +128,7 @@ class Intake:
 
     def _place(self, finding: Finding, now: Moment) -> int | None:
         scope = finding.case.scope
-        running = self._book.running()
+        running = [i for i in self._book.running() if i.observed is finding.observed]
         around = [i for i in running if i.scope == scope or (i.scope.contains(scope) and _akin(i, finding.case))]
         if around:
             return max(around, key=lambda i: (i.scope == scope, -i.id)).id
@@ -145,7 +145,7 @@ class Intake:
         ]
         if inside:
             return self._widen(inside, finding.case, now)
-        ended = None if drilled else self._ended_lately(finding.case, now)
+        ended = None if drilled else self._ended_lately(finding, now)
         if ended is not None and not self._is_new(ended, finding.case, now):
             return None
         if ended is not None and ended.scope == scope and not ended.drill:
@@ -181,10 +181,16 @@ class Intake:
         body = {"by": parent.id}
         self._book.event("incident.absorbed", now, incident=child.id, scope=child.scope, body=body)
 
-    def _ended_lately(self, case: Case, now: Moment) -> Incident | None:
+    def _ended_lately(self, finding: Finding, now: Moment) -> Incident | None:
+        case = finding.case
         for incident in reversed(self._book.incidents.values()):
             ended = incident.resolved
-            if ended is None or incident.running or now.at - ended.at > FOLD_S:
+            if (
+                ended is None
+                or incident.running
+                or now.at - ended.at > FOLD_S
+                or incident.observed is not finding.observed
+            ):
                 continue
             related = incident.scope.contains(case.scope) or case.scope.contains(incident.scope)
             if related and _akin(incident, case) and incident.verdict in (Verdict.PENDING, Verdict.CONFIRMED):
@@ -217,7 +223,8 @@ class Intake:
         onset_at = min(signal.since_at for signal in case.signals)
         onset = Moment(onset_at, now.unix - (now.at - onset_at))
         incident = Incident(book.number_incident(), case.scope, now, onset, now, affected=finding.affected())
-        incident = lifecycle.hear(replace(incident, drill=self._drilled(case.scope)), case.signals, now)
+        incident = replace(incident, drill=self._drilled(case.scope), observed=finding.observed)
+        incident = lifecycle.hear(incident, case.signals, now)
         quote = self._quote(case, now)
         incident = replace(incident, quote=quote, impact=self._impact_since(case.scope, onset_at))
         book.put_incident(incident)
@@ -278,7 +285,7 @@ class Intake:
         incident = book.put_incident(replace(incident, suspect=found))
         body = {"version": found.version, "source": found.source, "author": found.author}
         book.event("config.suspected", now, incident=incident.id, scope=incident.scope, body=body)
-        auto = book.policy.rollback is RollbackMode.AUTO and not incident.drill
+        auto = book.policy.rollback is RollbackMode.AUTO and not (incident.drill or incident.observed)
         if auto and book.may_propose(incident) and not incident.rolled_back:
             book.put_incident(replace(incident, rolled_back=True))
             reason = f"automatic: version {found.version} is the first suspect of incident {incident.id}"

@@ -136,7 +136,7 @@ class Learning:
     async def _study(self, number: int) -> None:
         past = await self._incidents()
         incident = next((row for row in past if row["id"] == number), None)
-        if incident is None or incident["resolved_time"] is None or incident.get("drill"):
+        if incident is None or incident["resolved_time"] is None or incident.get("drill") or incident.get("observed"):
             return
         from sidecar.controller.studying import Study  # noqa: PLC0415  a start needs no replay
 

@@ -64,18 +64,19 @@ class Responder:
             incident = self._book.incidents[number]
             if any(i.scope.contains(case.scope) for i in self._book.live()) or self._fading(incident, case, now):
                 continue
-            why, proposal = self._ruled(case, mark, now)
+            why, proposal = self._ruled(case, mark, now, observed=incident.observed)
             if why is Why.ACT and proposal is not None:
                 self.start(incident, proposal, case, AUTOMATION, now)
             elif place == 0:
                 self._withhold(incident, case, why, proposal, now)
 
-    def _ruled(self, case: Case, mark: Mark | None, now: Moment) -> tuple[Why, Proposal | None]:
+    def _ruled(self, case: Case, mark: Mark | None, now: Moment, *, observed: bool) -> tuple[Why, Proposal | None]:
         book = self._book
         load = self._history.load(now.at - budget.WINDOW_S, book.live())
         proposal = policy.propose(case.scope, case.signals, book.policy, load, budget.WINDOW_S)
         override = hands_off(book.overrides.values(), case.scope)
-        return policy.rule(case, book.policy, self.mode, mark=mark, override=override), proposal
+        mode = Mode.OBSERVE if observed else self.mode
+        return policy.rule(case, book.policy, mode, mark=mark, override=override), proposal
 
     def _withhold(self, incident: Incident, case: Case, why: Why, proposal: Proposal | None, now: Moment) -> None:
         if why.would and incident.id not in self._withheld:
@@ -275,7 +276,7 @@ class Responder:
 
     def climb(self, now: Moment) -> None:
         """Climb the unattended ladder, and withdraw acknowledgements that have gone quiet."""
-        for incident in self._book.running():
+        for incident in self._book.asking():
             spoke = incident.spoke
             if spoke is not None and incident.verdict is Verdict.PENDING and ladder.gone_quiet(spoke.at, now.at):
                 self._book.put_incident(lifecycle.withdraw(incident, now))

@@ -5,8 +5,10 @@ Theory
     Everything that a verdict changes is keyed by (route, detector): whom the incident's claims came from. A confirmation
     moves its threshold down at once. A false positive first lifts what counts as material, and moves the threshold up
     only after the stored history was replayed with it (`learning.py` asks for that, and comes back with `Tune`): a step
-    that would have hidden a confirmed incident is not taken. A detector whose precision falls below one half is demoted:
-    what it hears is counted and neither raises nor isolates, until a person promotes it.
+    that would have hidden a confirmed incident is not taken. A detector whose precision falls below one half is demoted
+    to observe, until a person promotes it. One that observes, by a demotion or by the config, is heard: what it would
+    have raised is a would-have incident, of which nobody is told and for which nothing is done. How far those agree with
+    what people said, of them or of other incidents about the same at the time, stands in its shadow record.
 
 What can go wrong
     A verdict is changed: its old step is taken back first. A control that is no detector has its mode from the config:
@@ -16,20 +18,23 @@ What can go wrong
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any, Final
 
 from sidecar.controller.book import Book
 from sidecar.controller.commands import Demote, Done, Missed, Promote, Rejected, RejectedKind, Tune
 from sidecar.controller.effects import PutMark
 from sidecar.decide.lease import AUTOMATION
+from sidecar.decide.policies import ListenPolicy
 from sidecar.decide.policy import Case
 from sidecar.detect.bank import Bank
 from sidecar.detect.tuning import SERVICE, STEPS, Key, Tuning
-from sidecar.facts import Detector, Moment, Scope, ScopeKind, Signal
+from sidecar.facts import Detector, Mode, Moment, Scope, ScopeKind, Signal
 from sidecar.incident.lifecycle import Claim, Incident, Verdict
-from sidecar.incident.scorecard import Judgement, Scorecard
+from sidecar.incident.scorecard import CONFIG, Judgement, Scorecard
 
 MARK_TUNING: Final = "engine.tuning"
 MARK_SCORECARDS: Final = "engine.scorecards"
@@ -64,14 +69,18 @@ class Tutor:
     Attributes:
         tuning: In force.
         cards: By (route, detector).
+        audible, observed: This second's signals of those that are listened to, and of those that only observe.
     """
 
     def __init__(self, book: Book, bank: Bank) -> None:
         self._book = book
         self._bank = bank
         self._heard: frozenset[Key] = frozenset()
+        self._listen = ListenPolicy()
         self.tuning = Tuning()
         self.cards: dict[Key, Scorecard] = {}
+        self.audible: tuple[Signal, ...] = ()
+        self.observed: tuple[Signal, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Tutor {len(self.cards)} scorecards, {len(self.demoted)} demoted>"
@@ -97,16 +106,34 @@ class Tutor:
 
     # --- every second -----------------------------------------------------------------------------------------------
 
-    def audible(self, signals: Sequence[Signal]) -> tuple[Signal, ...]:
-        """Return the signals that are listened to; the others go on the shadow record."""
-        demoted = self.demoted
-        if not demoted:
-            return tuple(signals)
-        heard = {key for signal in signals if (key := key_of(signal)) in demoted}
-        for key in heard:
+    def listen(self, policy: ListenPolicy, whole: Mode = Mode.ENFORCE) -> None:
+        """
+        Listen as the config says from now on; a detector that it no longer lets observe is listened to again.
+
+        Args:
+            policy: Of single detectors.
+            whole: Of detection; while all of it only observes, nobody is paged.
+        """
+        self._listen, self._book.pages_people = policy, whole is Mode.ENFORCE
+        for key, card in self.cards.items():
+            if card.by == CONFIG and policy.mode_of(*key) is Mode.ENFORCE:
+                self.cards[key] = card.heard_again()
+
+    def listened(self, signals: Sequence[Signal], now: Moment) -> tuple[Signal, ...]:
+        """Return the *signals* of detectors that are not off, and part them into those that raise and those that would."""
+        modes = {key: self._listen.mode_of(*key) for key in map(key_of, signals)}
+        for key, mode in modes.items():
+            if mode is Mode.OBSERVE and (key not in self.cards or self.cards[key].demoted is None):
+                self.cards[key] = self.cards.get(key, Scorecard()).demote(now.unix, CONFIG)
+        quiet = self.demoted & modes.keys()
+        heard = tuple(signal for signal in signals if modes[key_of(signal)] is not Mode.OFF)
+        self.audible = tuple(signal for signal in heard if key_of(signal) not in quiet)
+        self.observed = tuple(signal for signal in heard if key_of(signal) in quiet)
+        sounding = frozenset(key_of(signal) for signal in self.observed)
+        for key in sounding:
             self.cards[key] = self.cards[key].shadow(began=key not in self._heard)
-        self._heard = frozenset(heard)
-        return tuple(signal for signal in signals if key_of(signal) not in demoted)
+        self._heard = sounding
+        return heard
 
     def weighed(self, case: Case) -> Case:
         """Return *case* without the materiality of effects that a person called false before."""
@@ -174,11 +201,16 @@ class Tutor:
         keys = self._keys(command.control, routes)
         if isinstance(keys, Rejected):
             return keys
+        fixed = next((key for key in keys if self._listen.mode_of(*key) is not Mode.ENFORCE), None)
+        if fixed is not None and not isinstance(command, Missed):
+            problem = f"the mode of {name_of(fixed)} comes from the config"
+            return Rejected(RejectedKind.CONFLICT, problem, f"set {self._setting(fixed)} and apply it")
+        shadows = {}
         for key in keys:
             match command:
                 case Promote():
                     card = self.cards.get(key, Scorecard())
-                    shadow = card.document()["demoted"]
+                    shadow = shadows[key] = self.document(key)["record"]["demoted"]
                     self.cards[key] = card.promote(now.unix)
                     body = {"control": name_of(key), "shadow": shadow, "reason": command.reason}
                     self._book.event("control.promoted", now, author=command.author, scope=_scope(key), body=body)
@@ -189,7 +221,7 @@ class Tutor:
                     body = {"control": name_of(key), "reason": command.reason}
                     self._book.event("verdict.missed", now, author=command.author, scope=_scope(key), body=body)
         self._store()
-        return Done({"items": [self.document(key) for key in keys]})
+        return Done({"items": [{**self.document(key), "shadow": shadows.get(key)} for key in keys]})
 
     def _keys(self, control: str, routes: Collection[str]) -> list[Key] | Rejected:
         name, _, route = control.partition(":")
@@ -207,6 +239,10 @@ class Tutor:
         if route:
             return [(SERVICE if route == SERVICE_WORD and route not in routes else route, detector)]
         return [(each, detector) for each in routes]
+
+    def _setting(self, key: Key) -> str:
+        own = f"routes.{key[0]}." if key in self._listen.routes else ""
+        return f"{own}detect.detectors.{key[1]}"
 
     def _tune(self, command: Tune, now: Moment) -> Done | Rejected:
         key = (command.route, command.detector)
@@ -242,11 +278,30 @@ class Tutor:
         """Return one scorecard in its public shape."""
         card = self.cards.get(key, Scorecard())
         state = {"control": name_of(key), "route": key[0] or SERVICE_WORD, "detector": key[1].value}
-        return {**state, "offset": round(self.tuning.offset(*key), 3), "record": card.document()}
+        record = card.document()
+        if record["demoted"] is not None:
+            record["demoted"] |= dict(zip(("confirmed", "false_positive"), self._agreement(key), strict=True))
+        return {**state, "offset": round(self.tuning.offset(*key), 3), "record": record}
 
     def demotions(self) -> list[dict[str, str]]:
         """Return who only observes since a demotion, and why."""
-        return [{"control": name_of(key), "why": self.cards[key].words()} for key in sorted(self.demoted)]
+        keys = sorted(key for key in self.demoted if self.cards[key].by != CONFIG)
+        return [{"control": name_of(key), "why": self._why(key)} for key in keys]
+
+    def _why(self, key: Key) -> str:
+        return self.cards[key].words(*self._agreement(key))
+
+    def _agreement(self, key: Key) -> tuple[int, int]:
+        """Count what it would have raised since it observes: that people confirmed, and that they called false."""
+        shadow = self.cards[key].demoted
+        since = shadow.since_unix if shadow is not None else 0.0
+        rows = self._book.incidents.values()
+        said: Counter[Verdict] = Counter()
+        for row in rows:
+            if row.observed and row.opened.unix >= since and any(key_of(claim.signal) == key for claim in row.claims):
+                others = (other.verdict for other in rows if not other.observed and _together(row, other))
+                said[row.verdict if row.verdict is not Verdict.PENDING else next(others, Verdict.PENDING)] += 1
+        return said[Verdict.CONFIRMED], said[Verdict.FALSE_POSITIVE]
 
     def annotate(self, controls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the inventory with each detector's record, and with those that are demoted as observing."""
@@ -255,12 +310,22 @@ class Tutor:
     def _annotated(self, row: dict[str, Any]) -> dict[str, Any]:
         key = (row["route"], Detector(row["name"].removeprefix(PREFIX)))
         found = self.document(key)
-        card = self.cards.get(key)
+        card, mode = self.cards.get(key), self._listen.mode_of(*key)
         shown = row | {"id": name_of(key), "offset": found["offset"], "record": found["record"]}
-        if card is None or card.demoted is None or row["state"] == "off":
+        if mode is Mode.OFF:
+            return shown | {"state": "off", "why": f"by {self._setting(key)}"}
+        if row["state"] == "off" or (mode is Mode.ENFORCE and (card is None or card.demoted is None)):
             return shown
-        hint = f"; back with: sidecar control promote {name_of(key)}"
-        return shown | {"state": "observe", "why": card.words() + hint}
+        why = self._why(key) if card is not None and card.demoted is not None else "observes by the config"
+        hint = f"; back with: sidecar control promote {name_of(key)}" if mode is Mode.ENFORCE else ""
+        return shown | {"state": "observe", "why": why + hint}
+
+
+def _together(one: Incident, other: Incident) -> bool:
+    """Tell whether two incidents were about the same at the same time."""
+    related = one.scope.contains(other.scope) or other.scope.contains(one.scope)
+    ends = [row.resolved.unix if row.resolved is not None else inf for row in (one, other)]
+    return related and max(one.onset.unix, other.onset.unix) <= min(ends)
 
 
 def name_of(key: Key) -> str:

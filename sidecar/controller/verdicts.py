@@ -132,7 +132,7 @@ class Desk:
             return _closed(incident)
         live = self._book.live_of(incident)
         waiting = [isolation for isolation in live if not isolation.confirmed_by]
-        proposal = incident.proposal if incident.running and not live else None
+        proposal = incident.proposal if incident.running and not (live or incident.observed) else None
         cover = self._cover(proposal.scope if proposal else incident.scope, incident)
         if proposal is not None and cover:
             return _conflict(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sidecar.facts import Mode
+from sidecar.facts import Detector, Mode
 
 
 class Response(StrEnum):
@@ -73,3 +74,21 @@ class RespondPolicy:
     suspect_window_s: float = 600.0
     clear_after_s: float = 60.0
     min_requests: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ListenPolicy:
+    """
+    Which detectors are listened to.
+
+    Attributes:
+        everywhere: Modes of detectors on all routes; one that is absent is `enforce`.
+        routes: Of single routes, by (name, detector).
+    """
+
+    everywhere: Mapping[Detector, Mode] = field(default_factory=dict)
+    routes: Mapping[tuple[str, Detector], Mode] = field(default_factory=dict)
+
+    def mode_of(self, route: str, detector: Detector) -> Mode:
+        """Return the mode of *detector* on *route*; of all routes together for an empty one."""
+        return self.routes.get((route, detector)) or self.everywhere.get(detector, Mode.ENFORCE)

@@ -91,6 +91,7 @@ def public(
         "closed_time": _time(incident.closed),
         "flaps": incident.flaps,
         "drill": incident.drill,
+        "observed": incident.observed,
         "signals": [claim_document(claim) for claim in incident.claims],
         "isolations": list(isolations),
         "suspect": _suspect(incident.suspect),
@@ -247,6 +248,7 @@ def from_kept(row: Mapping[str, Any], now: Moment) -> Incident:
         budget_reached=row["budget_reached"],
         idle=row.get("idle", False),
         drill=row.get("drill", False),
+        observed=row.get("observed", False),
         ticks=tuple(Ticked(**tick) for tick in row.get("ticks", ())),
     )
 

@@ -212,6 +212,7 @@ class Incident:
         proposal: See there. `ruling`: why automation did not isolate; empty when it did.
         quote: An old verdict on the same fingerprint, quoted.
         drill: It was made by a drill: nobody is paged, nothing is learnt from it.
+        observed: A would-have incident of detectors that only observe: nobody is told, nothing is done.
         ticks: Steps of the runbook that were done.
         idle: No request of its routes came or waited for `IDLE_S`: what is said of them is past.
         budget_reached: More passes than the policy's share, because of the blast-radius budget.
@@ -245,6 +246,7 @@ class Incident:
     budget_reached: bool = False
     idle: bool = False
     drill: bool = False
+    observed: bool = False
     ticks: tuple[Ticked, ...] = ()
     affected: Affected = field(default_factory=Affected)
     impact: Impact = field(default_factory=Impact)

@@ -27,6 +27,7 @@ LEAST: Final = 5
 HALF: Final = 0.5
 KEPT: Final = 50
 SHOWN: Final = 10
+CONFIG: Final = "config"  # who let it observe, where no person and no demotion did
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,10 @@ class Scorecard:
         """Return this in force again."""
         return replace(self, demoted=None, counts_from=unix, by="")
 
+    def heard_again(self) -> Scorecard:
+        """Return this after the config let it observe for a while: its verdicts count on."""
+        return replace(self, demoted=None, by="")
+
     def shadow(self, *, began: bool) -> Scorecard:
         """Return this with one more second in which it would have sounded; *began*: an alarm of its own."""
         if self.demoted is None:
@@ -118,18 +123,21 @@ class Scorecard:
         seen = self.demoted
         return replace(self, demoted=replace(seen, alarms=seen.alarms + began, seconds=seen.seconds + 1))
 
-    def words(self) -> str:
-        """Return why it is demoted, and how to bring it back."""
+    def words(self, confirmed: int = 0, wrong: int = 0) -> str:
+        """
+        Return why it only observes, and what it would have raised since.
+
+        Args:
+            confirmed, wrong: Of that, what people confirmed, and called false.
+        """
         if self.demoted is None:
             return ""
         right = sum(row.verdict == "confirmed" for row in self.judged)
         told = sum(row.verdict in ("confirmed", "false_positive") for row in self.judged)
-        shadow = (
-            f"would have raised {self.demoted.alarms} since"
-            if self.demoted.alarms
-            else "would have raised nothing since"
-        )
-        return f"demoted by {self.by}: {right} of {told} verdicts confirm it; {shadow}"
+        record = f"{right} of {told} verdicts confirm it" if told else "nobody has judged it yet"
+        first = "observes by the config" if self.by == CONFIG else f"demoted by {self.by}: {record}"
+        judged = f", {confirmed} of {confirmed + wrong} judged confirmed" if confirmed + wrong else ""
+        return f"{first}; would have raised {self.demoted.alarms or 'nothing'} since{judged}"
 
     def document(self) -> dict[str, Any]:
         """Return it in its public shape."""

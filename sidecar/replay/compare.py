@@ -81,7 +81,7 @@ def outcome(
     return Outcome(
         requests={route: toll.requests for route, toll in player.tolls.items()},
         refused={route: dict(toll.refused) for route, toll in player.tolls.items()},
-        raised=tuple(_raised(row) for row in player.incidents()),
+        raised=tuple(_raised(row) for row in player.incidents() if not row["observed"]),
         clients={
             (route, *key): (count, toll.clients_refused[key])
             for route, toll in player.tolls.items()

@@ -50,6 +50,7 @@ INCIDENT: dict[str, Any] = {
     "resolved_time": None,
     "flaps": 1,
     "drill": False,
+    "observed": False,
     "signals": [SIGNAL, SLOW],
     "isolations": [ISOLATION],
     "suspect": {

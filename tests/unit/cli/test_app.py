@@ -26,7 +26,7 @@ VERBS = {
     "proposal list", "proposal show", "proposal apply", "proposal dismiss",
     "silence add", "silence list", "silence end",
     "token new", "token list", "token revoke",
-    "audit list", "audit verify", "control list", "control promote", "control demote", "control missed", "notify test", "breaker reset",
+    "audit list", "audit verify", "control list", "control show", "control promote", "control demote", "control missed", "notify test", "breaker reset",
 }  # fmt: skip
 
 

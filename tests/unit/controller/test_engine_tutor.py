@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,9 +22,11 @@ from sidecar.controller.commands import (
     Tune,
 )
 from sidecar.controller.tutor import MARK_SCORECARDS
-from sidecar.facts import Detector
+from sidecar.decide.policies import ListenPolicy
+from sidecar.detect.policies import DetectPolicy
+from sidecar.facts import Detector, Mode
 from tests.support.plays import break_route, broken, warm
-from tests.support.world import World
+from tests.support.world import World, compiled
 
 FALSE = ReleaseVerdict.FALSE_POSITIVE
 KEY = ("checkout", Detector.ERRORS)
@@ -122,21 +125,68 @@ def test_a_detector_that_is_wrong_too_often_is_demoted_visibly() -> None:
     assert "control.demoted" in world.kinds()
 
 
-def test_a_demoted_detector_neither_raises_nor_isolates() -> None:
+def test_a_demoted_detector_raises_what_it_would_have_and_tells_nobody() -> None:
     """
-    What it hears goes on its shadow record; after the promotion it is listened to again.
+    It isolates nothing, pages nobody, and no rung is climbed; after the promotion it is listened to again.
     """
     world = warm()
     teach(world, Demote(NAME, "ops", "noisy"))
     break_route(world, "checkout", 1.0)
-    world.run(20)
-    assert world.engine.incidents(None, world.now) == []
+    world.run(400)
+    (found,) = world.engine.incidents(None, world.now)
+    assert (found["observed"], found["isolations"], found["not_isolated_because"]) == (True, [], "observe mode")
+    assert (world.alerts(), world.live(), world.engine.status(world.now)["health"]) == ([], [], "ok")
     assert control(world)["record"]["demoted"]["would_have_raised"] == 1
     answer = teach(world, Promote(NAME, "ops"))
     assert isinstance(answer, Done)
+    assert answer.document["items"][0]["shadow"]["would_have_raised"] == 1
     world.run(3)
-    assert len(world.engine.incidents(None, world.now)) == 1
+    assert [row["observed"] for row in world.engine.incidents(None, world.now)] == [False, True]
     assert control(world)["record"]["demoted"] is None
+
+
+def test_agreement_with_verdicts_stands_in_the_shadow_record() -> None:
+    """
+    What it would have raised and a person confirmed counts as right; so does what another detector raised at the time.
+    """
+    world = warm()
+    teach(world, Demote(NAME, "ops", "noisy"))
+    break_route(world, "checkout", 1.0)
+    world.run(10)
+    world.command(Confirm(1, "ops"))
+    shadow = control(world)["record"]["demoted"]
+    assert (shadow["confirmed"], shadow["false_positive"]) == (1, 0)
+    assert "1 of 1 judged confirmed" in control(world)["why"]
+    assert world.live() == []
+
+
+@pytest.mark.parametrize("route", [True, False])
+def test_the_config_lets_a_detector_observe_or_switches_it_off(*, route: bool) -> None:
+    """
+    `observe` makes would-have incidents, `off` nothing; a person cannot promote what the config says, and when it says
+    `enforce` again, the detector raises.
+    """
+    modes = (lambda mode: ListenPolicy(routes={KEY: mode})) if route else (lambda mode: ListenPolicy({KEY[1]: mode}))
+    world = warm(config=replace(compiled(("checkout", "search")), listen=modes(Mode.OBSERVE)))
+    break_route(world, "checkout", 1.0)
+    world.run(10)
+    assert [row["observed"] for row in world.engine.incidents(None, world.now)] == [True]
+    assert (control(world)["state"], control(world)["why"]) == (
+        "observe", "observes by the config; would have raised 1 since",
+    )  # fmt: skip
+    refused = teach(world, Promote(NAME, "ops"))
+    assert isinstance(refused, Rejected)
+    assert refused.hint == f"set {'routes.checkout.' if route else ''}detect.detectors.errors and apply it"
+    world.config = replace(world.config, listen=modes(Mode.OFF))
+    world.apply(2)
+    world.run(60)
+    assert control(world)["state"] == "off"
+    assert world.engine.heard == ()
+    world.config = replace(world.config, listen=ListenPolicy())
+    world.apply(3)
+    world.run(10)
+    assert world.engine.incidents(None, world.now)[0]["observed"] is False
+    assert control(world)["state"] == "enforce"
 
 
 def test_what_is_no_detector_is_a_conflict_or_unknown() -> None:
@@ -184,3 +234,15 @@ def test_what_was_learnt_survives_a_restart() -> None:
     assert after.tuning == before.tuning
     assert after.cards == before.cards
     assert after.demoted == {KEY}
+
+
+def test_while_detection_only_observes_nobody_is_paged() -> None:
+    """
+    Under `detect.mode: observe` incidents are raised and told, none of them urgently.
+    """
+    config = compiled(("checkout", "search"), detect=DetectPolicy(mode=Mode.OBSERVE, warmup_s=10.0, clear_after_s=5.0))
+    world = warm(config=config)
+    break_route(world, "checkout", 1.0)
+    world.run(10)
+    assert world.alerts()
+    assert not any(alert.urgent for alert in world.alerts())

@@ -109,3 +109,13 @@ def test_nothing_recorded_is_nothing_to_say() -> None:
     """
     assert Material().span is None
     assert outcome(config(FREE), Material()).raised == ()
+
+
+def test_what_only_observes_hides_its_incidents() -> None:
+    """
+    A detector that is set to observe would raise none: the incident is hidden by the change.
+    """
+    material = Material({}, reel(steady(300, bad={range(150, 200): 1.0})))
+    quiet = FREE.replace("clear_after: 5s}", "clear_after: 5s, detectors: {errors: observe}}")
+    (row,) = compare(outcome(config(FREE), material), outcome(config(quiet), material))["incidents"]
+    assert row["change"] == "hidden"
