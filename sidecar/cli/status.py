@@ -76,6 +76,8 @@ def _headline(answer: Mapping[str, Any], troubles: list[str]) -> str:
         return f"[bold red]✗ {count}:[/] [bold]{escape(worst['title'])}[/]"
     if troubles:
         return "[bold yellow]! No incident, but the sidecar itself needs you[/]"
+    if answer.get("breakers_open"):
+        return f"[bold yellow]! No incident, but the breaker is open on {escape(', '.join(answer['breakers_open']))}[/]"
     return "[bold green]✓ All is well: no incident[/]"
 
 

@@ -277,6 +277,7 @@ class Drilling:
         if incident.suspect is not None and incident.suspect.source == "drill":
             done.append(Stage.BLAMED)
         over = not any(own.running or self._book.live_of(own) for own in (incident, *self._own(drill)))
+        over = over and self._history.breaker(drill.route) != "open"
         if drill.state is DrillState.RECOVERING and over:
             done.append(Stage.RECOVERED)
         return done

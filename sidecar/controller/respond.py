@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.controller.book import Book
+from sidecar.controller.effects import ResetBreaker
 from sidecar.controller.history import History
 from sidecar.controller.meter import Meter
 from sidecar.decide import budget, ladder, lease, policy, ramp, sticky
@@ -181,10 +182,26 @@ class Responder:
                     self._step(isolation, back, "relapse", now)
                 case Move.DONE:
                     self.end(isolation, IsolationState.RELEASED, AUTOMATION, "recovered on evidence", now)
+                    self._close_breakers(isolation, now)
                     self.resolve(isolation.incident, Resolution.RECOVERED, now)
                 case Move.STAY:
                     if seen.proof is Proof.SICK:
                         trials.begin()
+
+    def _close_breakers(self, isolation: Isolation, now: Moment) -> None:
+        """Close what an earlier trip still holds open: the trials were its probes, and one proof is enough (no second ramp)."""
+        if isolation.scope.kind not in (ScopeKind.ROUTE, ScopeKind.SERVICE):
+            return
+        for route in self._history.routes_of(isolation.scope):
+            if self._history.breaker(route) != "closed":
+                self._book.emit(ResetBreaker(route))
+                body = {"why": "recovered on evidence"}
+                self._book.event("breaker.reset", now, incident=isolation.incident, scope=Scope.route(route), body=body)
+
+    def _refuses(self, incident: Incident) -> bool:
+        """Tell whether a breaker of an incident's routes is open: nothing is over while it refuses all."""
+        tripped = Detector.TRIP in incident.detectors
+        return tripped and any(self._history.breaker(r) == "open" for r in self._history.routes_of(incident.scope))
 
     def _step(self, isolation: Isolation, ratio: float | None, why: str, now: Moment) -> None:
         stepped = self._book.put_isolation(lease.step(isolation, ratio, now))
@@ -332,6 +349,8 @@ class Responder:
         """Resolve the incidents that have no isolation and have been quiet for `clear_after_s`."""
         for incident in self._book.running():
             if self._book.live_of(incident) or incident.quiet_s(now) < self._book.policy.clear_after_s:
+                continue
+            if self._refuses(incident):
                 continue
             self.resolve(incident.id, self._ending(incident), now)
 

@@ -164,7 +164,7 @@ _SENTENCES: Final[Mapping[str, Callable[[Document, Document], str]]] = {
     "runbook.ticked": lambda _, b: f"Runbook, step {b['step']} is done: {text(b['text'])}",
     "runbook.unticked": lambda _, b: f"Runbook, step {b['step']} is open again: {text(b['text'])}",
     "breaker.opened": _breaker,
-    "breaker.reset": lambda e, _: f"The breaker of {code(e['scope'])} is closed by hand",
+    "breaker.reset": lambda e, b: f"The breaker of {code(e['scope'])} is closed: {text(b.get('why', 'by hand'))}",
     "ladder.escalate": lambda _, __: "Nobody has answered: escalated",
     "ladder.probe": lambda _, __: "Nobody has answered: recovery is tried",
     "ladder.hold": lambda _, __: "Nobody has answered: the isolation is held",

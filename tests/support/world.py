@@ -115,6 +115,7 @@ class World:
         self.directives: tuple[Directive, ...] = ()
         self.faults: set[str] = set()
         self.delays: dict[str, float] = {}
+        self.breakers: dict[str, str] = {}
         self.refuse: Callable[[Flow], float] = lambda flow: 0.0
         self.durable = True
         self.arrivals: list[tuple[float, int, int]] = []
@@ -163,6 +164,8 @@ class World:
             elif isinstance(effect, fx.SetFaults):
                 self.faults = {fault.route for fault in effect.items if fault.kind == "errors"}
                 self.delays = {fault.route: fault.delay_s for fault in effect.items if fault.kind == "latency"}
+            elif isinstance(effect, fx.ResetBreaker):
+                self.breakers.pop(effect.route, None)
         return effects
 
     # --- people and configs
@@ -332,6 +335,7 @@ class World:
                 trials=dict(row.trials),
                 held=dict(row.held),
                 trips=row.trips,
+                breaker=self.breakers.get(name, "closed"),
                 drilled=dict(row.drilled),
                 drilled_latency=(0.0, sorted(row.drilled_latency.items())),
             )

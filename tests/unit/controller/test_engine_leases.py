@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.controller import effects as fx
 from sidecar.controller.commands import Acknowledge, Confirm, SetOverride
-from sidecar.decide.policies import LadderStep, RespondPolicy, Rung
+from sidecar.decide.policies import LadderStep, RespondPolicy, Response, Rung
 from sidecar.facts import Action, Scope
 from tests.support.plays import break_route, broken, warm
 from tests.support.world import QUICK, Flow, World, compiled
@@ -355,3 +355,37 @@ def test_the_defaults_isolate_a_single_route_api() -> None:
     world.until(world.live, 3)
 
     assert [row["share"] for row in world.live()] == [0.2]
+
+
+# --- the breaker beneath ---------------------------------------------------------------------------------------------
+
+
+def test_what_has_recovered_on_evidence_is_not_refused_by_its_breaker() -> None:
+    """
+    A breaker that an earlier trip holds open closes with the isolation's proof: no second wait, no second ramp.
+    """
+    world = broken()
+    world.trip("checkout", open_s=240.0)
+    world.breakers["checkout"] = "open"
+    break_route(world, fail=0.0)
+    world.until(lambda: world.incident()["state"] == "resolved", 80)
+    assert world.breakers == {}
+    reset = next(event for event in world.of(fx.AppendEvent) if event.kind == "breaker.reset")
+    assert (reset.incident, reset.author, reset.body["why"]) == (1, "automation", "recovered on evidence")
+
+
+def test_nothing_is_over_while_a_breaker_refuses_all() -> None:
+    """
+    Without an isolation a tripped route is quiet because nothing passes; its incident waits until the breaker lets go.
+    """
+    world = warm(config=respond(action=Response.OBSERVE))
+    break_route(world)
+    world.run(2)
+    world.trip("checkout", open_s=60.0)
+    world.breakers["checkout"] = "open"
+    world.until(lambda: world.engine.incidents(None, world.now), 5)
+    break_route(world, fail=0.0)
+    world.run(60)
+    assert world.incident()["state"] == "open"
+    world.breakers.clear()
+    world.until(lambda: world.incident()["state"] == "resolved", 40)
