@@ -188,6 +188,7 @@ def _guard(config: Config, routes: list[RouteSection]) -> GuardPolicy:
         limit=_service_limit(service.limit, config.mode) if service.limit else None,
         concurrency=_concurrency(service.concurrency, config.mode) if service.concurrency else None,
         mode=config.mode,
+        rearrivals=_lowered(service.rearrivals, config.mode),
         workers=config.workers or cores(),
     )
 

@@ -54,6 +54,7 @@ from sidecar.config.upstreams import UpstreamSection
 from sidecar.decide.policies import RespondPolicy
 from sidecar.detect.policies import DetectPolicy
 from sidecar.facts import Mode
+from sidecar.guard.policies import GuardPolicy
 
 STATIC_KEYS: Final = ("listen", "observe", "admin.listen", "workers", "state", "access_log.path")
 """What holds from start or SIGHUP on; `admin` as a whole comes from the file only."""
@@ -61,6 +62,7 @@ STATIC_KEYS: Final = ("listen", "observe", "admin.listen", "workers", "state", "
 _STATIC: Final = StaticConfig()
 _DOWNSTREAM: Final = DownstreamPolicy()
 _DETECT: Final = DetectPolicy()
+_GUARD: Final = GuardPolicy()
 _RESPOND: Final = RespondPolicy()
 _DRAIN: Final = DrainPolicy()
 _ACCESS_LOG: Final = AccessLogPolicy()
@@ -141,6 +143,10 @@ class ServiceSection(Section):
 
     limit: BucketSection | None = Field(default=None, description="What all clients and routes together may send.")
     concurrency: ConcurrencySection | None = Field(default=None, description="How many requests may be in flight.")
+    rearrivals: ControlMode = Field(
+        default=_GUARD.rearrivals,
+        description="In a retry storm, what asks again within its back-off gets only what first tries leave.",
+    )
 
 
 class DetectSection(Section):

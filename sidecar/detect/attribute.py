@@ -10,8 +10,8 @@ Theory
 Tables: candidates in this order; the first that holds is the scope
 
     scope       holds when
-    client      it explains the change of its route (≥ 80 % of the excess, and the other clients, with at least 10
-                requests, fail at most a quarter as often), and no path, method or endpoint is a likelier cause
+    client      it explains the change of its route (≥ 80 % of the excess, and the other clients fail at most a quarter
+                as often), and no path, method or endpoint is a likelier cause
     endpoint    it explains the change of the service, and ≥ 80 % of the routes that use it are bad on it
     service     at least two routes, ≥ 80 % of those with 5 requests or more, are bad, none of them by one client
     route       else
@@ -21,6 +21,10 @@ Tables: candidates in this order; the first that holds is the scope
 
     A path, method, endpoint or client that explains the change of its scope, the likeliest one, is its `narrowest` part:
     told to people, but a scope only as above.
+
+    The others are enough requests to tell by when they are 10, or when so few of them would have failed in less than one
+    case of 100 (binomial) if they failed as often as the part does: where 95 % of one client's requests fail, two good ones
+    of others say it; where half do, seven.
 
 What can go wrong
     With a single client (a load test, one gateway in front) nothing is left to compare with: the answer is the route,
@@ -35,7 +39,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import log
+from math import comb, log
 from typing import Final
 
 from sidecar.detect.census import DIMENSIONS, Census, Counts, Table
@@ -44,6 +48,7 @@ from sidecar.facts import OVERFLOW, Detector, Scope, ScopeKind, Signal
 EXPLAINS: Final = 0.8
 REST_REQUESTS: Final = 10
 REST_FACTOR: Final = 0.25
+BY_CHANCE: Final = 0.01
 ROUTE_REQUESTS: Final = 5
 LEAST_ROUTES: Final = 2
 BAD_RATIO: Final = 0.05  # a route counts as bad from here on, or at ten times what it was
@@ -180,10 +185,11 @@ class Scene:
         table, (judged, failed) = self.now.table(scope, dimension, slow=slow), self.now.of(scope)
         bad = sum(k for _, k in table.values()) if slow else failed
         rest = max(judged, sum(n for n, _ in table.values())) - first.requests
-        if first.share_ratio < EXPLAINS or rest < REST_REQUESTS:
+        if first.share_ratio < EXPLAINS or not rest:
             return None
-        rest_ratio = max(bad - first.failures, 0) / rest
-        return first if rest_ratio <= REST_FACTOR * first.failures / max(first.requests, 1) else None
+        ratio, others = first.failures / max(first.requests, 1), max(bad - first.failures, 0)
+        told = rest >= REST_REQUESTS or _at_most(others, rest, ratio) <= BY_CHANCE
+        return first if told and others <= REST_FACTOR * ratio * rest else None
 
     def client(self, scope: Scope, normal: float, *, slow: bool = False) -> Share | None:
         """Return the client that the change of a route is due to, unless another part explains it better."""
@@ -295,6 +301,11 @@ def _counted(census: Census, scope: Scope) -> Counts:
     if scope.kind is ScopeKind.ENDPOINT:
         return census.table(Scope.service(), "endpoint").get(scope.name, (0, 0))
     return census.of(scope)
+
+
+def _at_most(k: int, n: int, ratio: float) -> float:
+    """Return the probability of at most *k* of *n* where each has *ratio*."""
+    return sum(comb(n, i) * ratio**i * (1.0 - ratio) ** (n - i) for i in range(k + 1))
 
 
 def _likelihood(part: Share, whole: Counts) -> float:

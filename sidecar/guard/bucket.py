@@ -53,6 +53,7 @@ EPSILON_S: Final = 1e-9
 SPARED: Final = 0.02  # of the rate, for the bursts of several workers
 _MOST_SPARED: Final = 0.5
 _MINUTE_S: Final = 60.0
+KEPT: Final = 0.5  # of a burst, for first tries: what asks again too soon may not take it (`spare.py`)
 _INSPECTED: Final = 4  # keys that one unknown key may look at for a place
 _LEASED: Final = float("inf")  # the table's entry of a key that has a bucket of its own
 

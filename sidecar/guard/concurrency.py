@@ -17,6 +17,9 @@ Priorities, at the service's limit
     high       all                                         last
     probe      any number: orchestrators' health checks    never, by any limit
 
+    One that asks again within its back-off while a retry storm rages (`spare.py`) may use 80 % of what its priority may,
+    at the route's limit too.
+
 Clients that drive the overload
     Where one client floods the service, a permit that becomes free is most likely taken by it, and the others starve. So
     each client that was refused at the service's limit is held back by its own record (Google SRE, *Handling Overload*,
@@ -48,6 +51,7 @@ from sidecar.reasons import Reason, Refusal
 UNLIMITED: Final = 1 << 62
 MAX_RECORDS: Final = 4096
 K: Final = 2.0
+AGAIN: Final = 0.8  # of the permits, for what asks again too soon
 _RETRY_AFTER_S: Final = 1.0  # small: a permit returns with the next answer
 _HALVED_S: Final = 30.0
 _BEGINNING: Final = 10.0  # accepted requests
@@ -124,9 +128,16 @@ class Concurrency:
         """Tell whether the limit would have no permit left if it had refused all that it would have refused."""
         return self.in_flight - self.beyond >= (self.cap if cap is None else cap)
 
-    def refusal(self, cap: int | None = None) -> Refusal:
+    def spare(self, cap: int | None = None) -> Refusal | None:
+        """Return why a re-arrival is refused: the last permits are kept for first tries."""
+        cap = self.cap if cap is None else cap
+        if self.observed or cap == UNLIMITED or self.in_flight < max(1, int(AGAIN * cap)):
+            return None
+        return self.refusal(cap, f", {1.0 - AGAIN:.0%} of them kept for first tries")
+
+    def refusal(self, cap: int | None = None, kept: str = "") -> Refusal:
         """Say no."""
-        detail = f"{self.in_flight} of {self.cap if cap is None else cap} in flight"
+        detail = f"{self.in_flight} of {self.cap if cap is None else cap} in flight{kept}"
         return Refusal(Reason.CONCURRENCY_LIMITED, _RETRY_AFTER_S, self.rule, detail)
 
 

@@ -5,6 +5,8 @@ Theory
     rate    GCRA with a burst of a tenth of a second (at least one): the next slot is exact and is the Retry-After.
     share   Error diffusion, not a die: every request adds the share to a credit, a whole credit passes one. In any
             run of n requests that differs from n·share by less than one. The first request passes.
+    again   One that asks again within its back-off (`spare.py`) passes only where half the rate's burst is left, or a second
+            whole credit: then first tries need none of it. Held back, it still adds to the credit that they take.
     sample  An automatic isolation passes the larger of its share and min(1/s, 10 %): when 10 requests and one second
             went by without a passing one, the next passes, and the credit starts again, so the two do not add up.
 
@@ -17,7 +19,7 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.facts import Directive
-from sidecar.guard.bucket import Bucket, Rate
+from sidecar.guard.bucket import KEPT, Bucket, Rate
 from sidecar.guard.policies import BucketPolicy
 
 _SAMPLE_EVERY: Final = 10  # requests: 10 %
@@ -25,6 +27,7 @@ _SAMPLE_AFTER_S: Final = 1.0
 _RETRY_AFTER_S: Final = 1.0  # of a share: nobody knows when the next one comes
 _NEVER: Final = float("-inf")
 _WHOLE: Final = 1.0 - 1e-9  # ten times 0.1 are one
+_MOST_CREDIT: Final = 2.0
 
 
 def throttle_rate(rate_per_s: float, workers: int, share: float | None = None) -> Rate:
@@ -67,11 +70,11 @@ class Gate:
         self._share = min(1.0, directive.share_ratio or 0.0)
         self._workers = workers
 
-    def wait_s(self, now: float) -> float:
-        """Return 0 when a request may pass now, else the seconds until it makes sense to ask again."""
+    def wait_s(self, now: float, *, again: bool = False) -> float:
+        """Return 0 when a request may pass now, else the seconds until it makes sense to ask; *again*: too soon."""
         if self._bucket is not None:
-            return self._bucket.wait_s(now)
-        if self._share > 0.0 and self._credit + self._share >= _WHOLE:
+            return self._bucket.wait_s(now, 1.0 + KEPT * self._bucket.rate.burst if again else 1.0)
+        if self._share > 0.0 and self._credit + self._share >= _WHOLE + again:
             return 0.0
         if self._sampled and self._since + 1 >= _SAMPLE_EVERY and now - self._last_passed_at >= self._pause_s():
             return 0.0
@@ -85,13 +88,13 @@ class Gate:
         if self._bucket is not None:
             self._bucket.charge(now)
         else:
-            self._credit = min(1.0, max(0.0, self._credit + self._share - 1.0))
+            self._credit = min(_MOST_CREDIT, max(0.0, self._credit + self._share - 1.0))
 
     def hold(self) -> None:
         """Count one request that was refused here."""
         self.held += 1
         self._since += 1
-        self._credit = min(1.0, self._credit + self._share)
+        self._credit = min(_MOST_CREDIT, self._credit + self._share)
 
     def asked(self) -> int:
         """Count the requests that came here since the last call."""

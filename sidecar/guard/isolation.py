@@ -34,9 +34,9 @@ def covers_route(isolation: Directive) -> bool:
     return isolation.bypass_breaker and isolation.scope.kind in (ScopeKind.ROUTE, ScopeKind.SERVICE)
 
 
-def refusal(gate: Gate, now: float) -> Refusal | None:
-    """Return the isolation's no, or None when its gate lets the request pass as a trial."""
-    if gate.wait_s(now) <= 0.0:
+def refusal(gate: Gate, now: float, *, again: bool = False) -> Refusal | None:
+    """Return the isolation's no, or None when its gate lets the request pass as a trial; *again*: it asks too soon."""
+    if gate.wait_s(now, again=again) <= 0.0:
         return None
     directive = gate.directive
     left_s = max(0.0, directive.end_at - now)

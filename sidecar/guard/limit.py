@@ -22,11 +22,12 @@ What can go wrong
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from typing import Final
 
 from sidecar.facts import OVERFLOW, Mode
-from sidecar.guard.bucket import EPSILON_S, Bucket, KeyedBuckets, Rate
+from sidecar.guard.bucket import EPSILON_S, KEPT, Bucket, KeyedBuckets, Rate
 from sidecar.guard.policies import LimitMode, LimitPolicy
 from sidecar.reasons import Reason, Refusal
 
@@ -141,6 +142,17 @@ class Limits:
     def refusal(self, client: str, now: float) -> Refusal | None:
         """Return why a request of *client* would be refused now, taking nothing."""
         return self._refusal(self._waits(client, now))
+
+    def spare(self, client: str, now: float) -> Refusal | None:
+        """Return why a re-arrival of *client* is refused: it may not take what is kept of a shared burst; see `spare.py`."""
+        waits = {level: wait for level, wait in self._waits(client, now).items() if not self._observed(level)}
+        for level, bucket in ((ROUTE, self._route), (SERVICE, self._service)):
+            if bucket is not None and level in waits:
+                waits[level] += KEPT * bucket.rate.burst * bucket.rate.cost
+        refusal = self._refusal(waits)
+        if refusal is None or refusal.rule == RULES[CLIENT]:
+            return refusal
+        return replace(refusal, detail=f"{refusal.detail}, {KEPT:.0%} of it kept for first tries")
 
     def spacing_s(self, client: str) -> tuple[float, float]:
         """Return the seconds between two requests at the route's rate, and at the client's; 0 where there is none."""

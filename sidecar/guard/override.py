@@ -35,10 +35,10 @@ def silences(override: Directive, isolation: Directive) -> bool:
             return isolation.scope.contains(override.scope)
 
 
-def refusal(gate: Gate, now: float) -> Refusal | None:
-    """Return the no of an `isolate` or `throttle` override, or None when its gate lets the request pass."""
+def refusal(gate: Gate, now: float, *, again: bool = False) -> Refusal | None:
+    """Return the no of an `isolate` or `throttle` override, or None when its gate lets the request pass; *again*: too soon."""
     directive = gate.directive
-    wait_s = gate.wait_s(now)
+    wait_s = gate.wait_s(now, again=again)
     if wait_s <= 0.0:
         return None
     client = directive.scope.kind is ScopeKind.CLIENT

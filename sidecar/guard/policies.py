@@ -154,6 +154,7 @@ class GuardPolicy:
         mode: `observe` turns every enforcing guard into a counting one.
         seed: Makes jitter and sampling differ between installs and yet repeatable.
         workers: How many workers share the limits; each takes its share of a rate (rate/N at first) and ceil(max/N).
+        rearrivals: What happens to those who ask again too soon while a retry storm rages (`guard/spare.py`).
     """
 
     routes: Mapping[str, RoutePolicy] = field(default_factory=dict)
@@ -162,3 +163,4 @@ class GuardPolicy:
     mode: Mode = Mode.ENFORCE
     seed: str = ""
     workers: int = 1
+    rearrivals: Mode = Mode.ENFORCE

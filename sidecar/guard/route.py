@@ -13,7 +13,7 @@ from typing import Final
 from sidecar.facts import Action, BreakerState, Directive, Mode, Outcome, RouteGauges
 from sidecar.guard import isolation as isolations
 from sidecar.guard import override as overrides
-from sidecar.guard import rules
+from sidecar.guard import rules, spare
 from sidecar.guard.breaker import Breaker
 from sidecar.guard.concurrency import Concurrency
 from sidecar.guard.gate import Gate
@@ -98,6 +98,29 @@ class RouteGuard:
                 breaker.admit(ticket, now)
         concurrency.in_flight += 1
         service.in_flight += 1
+        return ticket
+
+    def admit_again(self, client: str, now: float) -> Ticket | Refusal:
+        """Do what `admit` does for one that asks again too soon in a retry storm: first tries come first; see `spare.py`."""
+        shared = self._shared
+        now = shared.now = max(now, shared.now)
+        mode, ruling = shared.policy.rearrivals, self._ruling(client, now)
+        if mode is _OFF or ruling.lenient or self._priority is Priority.PROBE:
+            return self.admit(client, now)
+        isolation = None if shared.observing else ruling.isolation
+        found = spare.refusal(
+            client, ruling.override, isolation, self._limits, self._concurrency, self._service, self._reach, now
+        )
+        if found is None:
+            return self.admit(client, now)
+        refusal, gate = found
+        if mode is Mode.ENFORCE:
+            if gate is not None:
+                gate.hold()
+            return refusal
+        ticket = self.admit(client, now)
+        if isinstance(ticket, Ticket):
+            ticket.would = (*ticket.would, refusal)
         return ticket
 
     def sent(self, ticket: Ticket, now: float) -> None:

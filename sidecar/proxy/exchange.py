@@ -117,9 +117,15 @@ class Exchange(Account):
             refusal = self._bad_body(head.content_length or len(payload))
         if refusal is not None:
             return self.refuse(refusal, now)
-        ticket = route.admit(key, now)
-        if isinstance(ticket, Refusal):
-            return self._wait(payload, ticket, now)
+        storm = self._plane.storm
+        if storm.raging and storm.comes_again(route.name, key, head.method, head.path, now):
+            ticket = route.guard.admit_again(key, now)
+            if isinstance(ticket, Refusal):
+                return self.refuse(ticket, now)
+        else:
+            ticket = route.admit(key, now)
+            if isinstance(ticket, Refusal):
+                return self._wait(payload, ticket, now)
         self._ticket = ticket
         if not bodiless:
             self._early = self._frame(payload)
@@ -258,6 +264,9 @@ class Exchange(Account):
         self._keep = keep
         self._out_bytes = len(payload)
         limits = guard.limit_fields(self.key, now) if live.policy.ratelimit_headers else b""
+        storm = self._plane.storm
+        if status >= 500 and storm.advises and self.route.name in storm.raging and b"retry-after" not in head.named:
+            limits += storm.advice(self.route.name, self.key, request.method, request.path)
         answer = response_head(head, live.hop, request.minor, not keep, limits)
         return self._answer(answer + (answer_part(payload, whole) if self._chunks else payload), now, whole)
 

@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.config.policies import Compiled, Match, ProxyPolicy, RouteRule
-from sidecar.facts import Directive, Outcome
+from sidecar.facts import Directive, Mode, Outcome
 from sidecar.guard.guard import Guard, RouteGuard
 from sidecar.guard.policies import LimitMode
 from sidecar.measure.classify import classify
@@ -225,6 +225,7 @@ class Plane:
         self.guard = Guard(compiled.guard, now)
         self.meter = Meter()
         self.storm = Storm()
+        self.storm.advises = compiled.guard.rearrivals is Mode.ENFORCE
         self.tap = tap
         self.witness = Witness(tap.send)
         self.draining = False
@@ -265,6 +266,7 @@ class Plane:
         """
         self.pool.apply(compiled.proxy.upstream)
         self.guard.apply(compiled.guard, now)
+        self.storm.advises = compiled.guard.rearrivals is Mode.ENFORCE
         gone = self._shape(compiled)
         self.live = Live(compiled, version, self._install, self.guard, self.meter, self.tap, self._shapers)
         for shaper in gone:
@@ -337,6 +339,8 @@ class Plane:
     def second(self, now: float) -> None:
         """Let time act on what is shared (about once a second)."""
         self.retries.note(self.pool.asked, now)
+        routes = self.live.routes.items()
+        self.storm.second({name: (it.counters.arrivals, it.counters.again) for name, it in routes}, now)
         self.pool.tls.turn()
 
     def look_at_held(self, now: float) -> None:

@@ -99,11 +99,11 @@ class WholeGuard(RuleBasedStateMachine):
     def begin(self, policy: GuardPolicy) -> None:
         self.guard = Guard(policy, self.now)
 
-    @rule(route=st.sampled_from(ROUTES), client=st.sampled_from(CLIENTS), count=st.integers(1, 6))
-    def admit(self, route: str, client: str, count: int) -> None:
+    @rule(route=st.sampled_from(ROUTES), client=st.sampled_from(CLIENTS), count=st.integers(1, 6), again=st.booleans())
+    def admit(self, route: str, client: str, count: int, again: bool) -> None:
         bound = self.guard.route(route)
         for _ in range(count):
-            answer = bound.admit(client, self.now)
+            answer = bound.admit_again(client, self.now) if again else bound.admit(client, self.now)
             if isinstance(answer, Refusal):
                 assert answer.retry_after_s >= 0.0
                 assert answer.rule

@@ -24,14 +24,16 @@ KINDS = ("client", "path", "method", "endpoint", "status", "version")
 NORMAL_STATUS = "500"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
-    """One request with everything that attribution may look at."""
+    """One request with everything that attribution may look at, whether the culprit is in it, and how it is answered."""
 
     client: str
     path: str
     method: str
     endpoint: str
+    guilty: bool = False
+    status: str = "200"
 
 
 class Shop:
@@ -93,23 +95,30 @@ class Shop:
             self.at += 1.0
             yield [self._second(route, broken=broken) for route in self.routes]
 
-    def _second(self, route: str, *, broken: bool) -> RouteSecond:
+    def requests(self, route: str, *, broken: bool) -> Iterator[Request]:
+        """Yield the requests of one second on *route*, each with what the API makes of it."""
         rng = self.rng
         count = max(0, round(rng.gauss(self.rates[route], self.rates[route] ** 0.5)))
-        clients = rng.choices(list(self.clients), list(self.clients.values()), k=count)
-        tables: dict[str, dict[str, list[int]]] = {name: {} for name in ("clients", "paths", "methods", "endpoints")}
-        statuses: Counter[str] = Counter()
-        failures = 0
-        for client in clients:
+        for client in rng.choices(list(self.clients), list(self.clients.values()), k=count):
             paths, weights = self.paths[route, client]
             path = rng.choices(paths, cum_weights=weights)[0]
             method = "POST" if rng.random() < self.posts else "GET"
             request = Request(client, path, method, rng.choice(self.endpoints))
-            guilty = broken and self.guilty(route, request)
-            failed = rng.random() < (self.ratio if guilty else self.normal[route])
-            failures += failed
-            statuses[(self.status if guilty else NORMAL_STATUS) if failed else "200"] += 1
-            for table, name in zip(tables.values(), (client, path, method, request.endpoint), strict=True):
+            request.guilty = broken and self.guilty(route, request)
+            if rng.random() < (self.ratio if request.guilty else self.normal[route]):
+                request.status = self.status if request.guilty else NORMAL_STATUS
+            yield request
+
+    def _second(self, route: str, *, broken: bool) -> RouteSecond:
+        tables: dict[str, dict[str, list[int]]] = {name: {} for name in ("clients", "paths", "methods", "endpoints")}
+        statuses: Counter[str] = Counter()
+        count = failures = 0
+        for request in self.requests(route, broken=broken):
+            failed = request.status != "200"
+            count, failures = count + 1, failures + failed
+            statuses[request.status] += 1
+            names = (request.client, request.path, request.method, request.endpoint)
+            for table, name in zip(tables.values(), names, strict=True):
                 row = table.setdefault(name, [0, 0])
                 row[0] += 1
                 row[1] += failed
