@@ -44,6 +44,7 @@ class Responder:
         self._history = history
         self._meter = meter
         self._withheld: set[int] = set()  # incidents whose events say it already
+        self._narrower: dict[str, tuple[Scope, float]] = {}  # isolations that are too wide: for whom, and since when
         self.mode = mode
 
     def __repr__(self) -> str:
@@ -63,13 +64,35 @@ class Responder:
         """
         for place, (case, mark) in enumerate(zip(cases, marks, strict=True)):
             incident = self._book.incidents[number]
-            if any(i.scope.contains(case.scope) for i in self._book.live()) or self._fading(incident, case, now):
+            wide = next((i for i in self._book.live() if i.scope.contains(case.scope)), None)
+            if (wide is not None and not self._narrows(wide, case, cases, now)) or self._fading(incident, case, now):
                 continue
             why, proposal = self._ruled(case, mark, now, observed=incident.observed)
             if why is Why.ACT and proposal is not None:
                 self.start(incident, proposal, case, AUTOMATION, now)
+                if wide is not None:
+                    self.end(wide, IsolationState.SUPERSEDED, AUTOMATION, f"only {case.scope} fails", now)
             elif place == 0:
                 self._withhold(incident, case, why, proposal, now)
+
+    def _narrows(self, wide: Isolation, case: Case, cases: Sequence[Case], now: Moment) -> bool:
+        """Tell whether for some seconds all that is known has said that *wide* is bad for one client only."""
+        causes = {it.scope for it in cases if any(signal.detector in policy.CAUSES for signal in it.signals)}
+        if (
+            wide.confirmed_by
+            or wide.scope in causes
+            or case.scope.kind is not ScopeKind.CLIENT
+            or case.scope not in causes
+        ):
+            self._narrower.pop(wide.id, None)
+            return False
+        live = {isolation.id for isolation in self._book.live()}
+        self._narrower = {key: kept for key, kept in self._narrower.items() if key in live}
+        scope, since_at = self._narrower.get(wide.id, (case.scope, now.at))
+        if scope != case.scope:
+            since_at = now.at
+        self._narrower[wide.id] = case.scope, since_at
+        return now.at - since_at >= NARROWS_S
 
     def _ruled(self, case: Case, mark: Mark | None, now: Moment, *, observed: bool) -> tuple[Why, Proposal | None]:
         book = self._book
@@ -378,6 +401,7 @@ class Responder:
         self._book.notify("resolved", number, now)
 
 
+NARROWS_S: Final = 5.0  # so long only one client fails of what is isolated as a whole
 RESAMPLE: Final = 2.0  # the sample is set anew when it should be half or twice as large
 NORMAL: Final = 0.001  # bad trials where no error detector says what is normal
 UNKNOWN_BROKEN: Final = 0.5  # and how bad it is when a person isolates without one

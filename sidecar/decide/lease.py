@@ -5,8 +5,8 @@ Theory
     A lease ends by itself when nobody renews it; so a dead controller cannot leave a scope cut off. While a controller
     lives, it renews every lease at half its length. A lease then ends in one of three ways only, each with a cause
     behind it: *released* (recovered on evidence; a person or the ladder's `release` rung said so; or nobody asked for the
-    scope during a whole lease and no person keeps it), *expired* (no controller lived), *superseded* (a wider isolation
-    or a newer config took its place).
+    scope during a whole lease and no person keeps it), *expired* (no controller lived), *superseded* (a wider isolation,
+    a narrower one that is enough, or a newer config took its place).
 
 Tables
     provisional → confirmed    a person stands behind it

@@ -7,6 +7,8 @@ What reaches the guard is counted by who sent it, so that a test can say what th
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from sidecar.config.policies import Compiled
 from sidecar.controller import effects as fx
@@ -32,7 +34,8 @@ class Loop:
 
     Attributes:
         came, kept: Requests since the shop broke, and those that were let in: by (route, client).
-        acted: The scopes of all isolations, in order.
+        acted: The scopes of all directives, in the order in which they began.
+        isolations: What became of each isolation, in the order in which they began.
     """
 
     def __init__(self, shop: Shop, *, breaker: BreakerPolicy | None = None) -> None:
@@ -41,15 +44,21 @@ class Loop:
         self.shop = shop
         self._guard = Guard(policy, START)
         self._meter = Meter()
-        self._engine = Engine(config, seed="seed", now=self._moment(START), boot="b")
+        self.engine = Engine(config, seed="seed", now=self._moment(START), boot="b")
         self._configured(config)
         self._sequence = 0
         self.came: Counter[tuple[str, str]] = Counter()
         self.kept: Counter[tuple[str, str]] = Counter()
         self.acted: list[Scope] = []
+        self.isolations: dict[str, Mapping[str, Any]] = {}
 
     def __repr__(self) -> str:
         return f"<Loop {self.shop} {self.kept.total()} of {self.came.total()}>"
+
+    @property
+    def now(self) -> Moment:
+        """The end of the last second."""
+        return self._moment(self.shop.at)
 
     @staticmethod
     def _moment(at: float) -> Moment:
@@ -57,7 +66,7 @@ class Loop:
 
     def _configured(self, config: Compiled) -> None:
         row = fx.PutVersion(1, "# 1", "hash1", "ops", "", "file", "active", self._moment(START).unix, [])
-        self._take(self._engine.configured(row, config, frozenset(), self._moment(START)))
+        self.take(self.engine.configured(row, config, frozenset(), self._moment(START)))
 
     def run(self, seconds: int, *, broken: bool) -> Loop:
         """Play so many seconds."""
@@ -69,7 +78,9 @@ class Loop:
                 for number, request in enumerate(requests):
                     status = int(request.status)
                     at = begun + (number + 0.5) / len(requests)
-                    let_in = self._request(route, request.client, request.method, request.path, request.endpoint, status, at)
+                    let_in = self._request(
+                        route, request.client, request.method, request.path, request.endpoint, status, at
+                    )
                     if broken:
                         self.came[route, request.client] += 1
                         self.kept[route, request.client] += let_in
@@ -88,27 +99,56 @@ class Loop:
         guard.sent(ticket, at)
         outcome = Outcome.SUCCESS if status < 500 else Outcome.FAILURE
         guard.settle(ticket, outcome, at, LATENCY_S)
-        counters.end(client, (method, status, None, outcome, endpoint, path), LATENCY_S, LATENCY_S, False, ticket.directive)
+        counters.end(
+            client, (method, status, None, outcome, endpoint, path), LATENCY_S, LATENCY_S, False, ticket.directive
+        )
         return True
 
     def _end_second(self) -> None:
         at, now = self.shop.at, self._moment(self.shop.at)
         for trip in self._guard.tick(at):
             frame = Trip(0, trip.route, trip.at, trip.generation, trip.rule, trip.detail, trip.open_s)
-            self._take(self._engine.observe(0, frame, now))
+            self.take(self.engine.observe(0, frame, now))
         self._sequence += 1
         tick = self._meter.tick(0, "e", self._sequence, at, self._guard, config_version=1)
-        self._take(self._engine.observe(0, tick, now))
-        self._take(self._engine.tick(now))
+        self.take(self.engine.observe(0, tick, now))
+        self.take(self.engine.tick(now))
 
-    def _take(self, effects: list[fx.Effect]) -> None:
+    def take(self, effects: list[fx.Effect]) -> None:
+        """Do what a controller would do with *effects*."""
         for effect in effects:
             if isinstance(effect, fx.SetDirectives):
                 self._guard.direct(tuple(effect.items), self.shop.at)
                 self.acted += [item.scope for item in effect.items if item.scope not in self.acted]
+            elif isinstance(effect, fx.PutIsolation):
+                self.isolations[effect.id] = effect.document
 
-    def share(self, route: str | None = None, *, but: str = "") -> float:
-        """Return the part of the requests that was let in; of *route* or all others than the shop's, of clients *but* one."""
-        keys = [key for key in self.came if (key[0] != self.shop.route if route is None else key[0] == route) and key[1] != but]
-        came = sum(self.came[key] for key in keys)
-        return sum(self.kept[key] for key in keys) / came if came else 1.0
+    def until(self, wanted: Callable[[], object], at_most: int) -> None:
+        """Play the broken shop until *wanted* is true; fail after *at_most* seconds."""
+        for _ in range(at_most):
+            if wanted():
+                return
+            self.run(1, broken=True)
+        raise AssertionError(f"not within {at_most} s: {self.acted}")
+
+    def forget(self) -> None:
+        """Count anew what comes and what is kept."""
+        self.came.clear()
+        self.kept.clear()
+
+    def kept_of(self, route: str, client: str) -> float:
+        """Return the part of one client's requests that was let in."""
+        return self._share([(route, client)])
+
+    def share(self, route: str = "", *, but: str = "") -> float:
+        """Return the part that was let in of all clients *but* one on *route*, or on all routes but the broken one."""
+        return self._share(
+            (name, client)
+            for name, client in self.came
+            if (name == route if route else name != self.shop.route) and client != but
+        )
+
+    def _share(self, keys: Iterable[tuple[str, str]]) -> float:
+        rows = [(self.came[key], self.kept[key]) for key in keys]
+        came = sum(row[0] for row in rows)
+        return sum(row[1] for row in rows) / came if came else 1.0
