@@ -93,7 +93,7 @@ def incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]
             ("resolved", item.get("resolved_time") and render.moment(item["resolved_time"], now)),
             ("verdict", render.state(item["verdict"])),
             ("resolution", item.get("resolution")),
-            ("came back", f"{item['flaps']}×" if item.get("flaps") else None),
+            ("flapped", f"{item['flaps']}×" if item.get("flaps") else None),
             ("if unanswered", step and f"{step['do']} {render.moment(step['at_time'], now)}"),
             ("silenced", item.get("silenced") and silenced(item["silenced"], now)),
             ("runbook", item.get("runbook")),

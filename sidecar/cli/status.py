@@ -105,7 +105,7 @@ def _incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType
     signals = [f"{s['detector']} {render.measured(s)}" for s in item.get("signals", [])]
     state = f"{item['severity']}, {item['state']}, verdict {item['verdict']}"
     if item.get("flaps"):
-        state += f", came back {item['flaps']}×"
+        state += f", flapped {item['flaps']}×"
     yield render.fields(
         (
             ("  state", state),
