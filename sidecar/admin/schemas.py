@@ -72,7 +72,10 @@ _ISOLATION: Final = record(
         "state": words("provisional", "confirmed", "recovering", "released", "expired", "superseded"),
         "owner": TEXT, "reason": TEXT, "start_time": TIME, "end_time": maybe(TIME), "durable": FLAG,
     },
-    {"refused": COUNT, "would_have_succeeded_ratio": maybe(RATIO), "ended_by": maybe(TEXT), "ended_why": maybe(TEXT)},
+    {
+        "refused": COUNT, "would_have_succeeded_ratio": maybe(RATIO), "ended_by": maybe(TEXT), "ended_why": maybe(TEXT),
+        "share_floor": maybe(RATIO),
+    },
 )  # fmt: skip
 
 _IMPACT: Final = record(

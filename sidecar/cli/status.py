@@ -123,6 +123,8 @@ def _incident(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType
 
 def _done(isolation: Mapping[str, Any], now: datetime) -> str:
     passing = f", {render.share(isolation['share'])} pass" if isolation.get("share") is not None else ""
+    if isolation.get("share_floor") and isolation["share_floor"] >= isolation["share"]:
+        passing += " (respond.max_refused lets no less pass)"
     end = f" until {render.moment(isolation['end_time'], now)}" if isolation.get("end_time") else ""
     return f"{isolation['action']} {isolation['scope']}{passing}, {isolation['state']}, by {isolation['owner']}{end}"
 

@@ -185,6 +185,7 @@ def document(isolation: Isolation, *, durable: bool) -> dict[str, Any]:
         "scope": str(isolation.scope),
         "action": isolation.action.value,
         "share": isolation.share_ratio,
+        "share_floor": isolation.floor_ratio or None,
         "state": isolation.state.value,
         "owner": isolation.confirmed_by or isolation.owner,
         "reason": isolation.reason,

@@ -18,6 +18,13 @@ INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _FLAGS: Final = (("--upstream", "URL"), ("--listen", "ADDR"), ("--workers", "N"))
 
 
+def _meant(word: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - a supervisor that runs does not carry it
+
+    near = get_close_matches(word.partition("=")[0], ["--config", *(flag for flag, _ in _FLAGS)], 1)
+    return f"did you mean {near[0]}?" if near else "sidecar run --help shows what there is"
+
+
 class StartError(Exception):
     """
     The sidecar cannot start; `code` is the exit code, `problem` and `hint` are for a person.
@@ -46,7 +53,10 @@ class Flags:
         parser.add_argument("-c", "--config", metavar="FILE", help="the configuration file")
         for flag, metavar in _FLAGS:
             parser.add_argument(flag, metavar=metavar)
-        given = vars(parser.parse_args(argv))
+        known, unknown = parser.parse_known_args(argv)
+        if unknown:
+            parser.error(f"{unknown[0]} is no option of sidecar run; {_meant(unknown[0])}")
+        given = vars(known)
         values = {f"--{name}": value for name, value in given.items() if name != "config" and value is not None}
         return cls(given["config"], values)
 

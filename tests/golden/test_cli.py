@@ -172,6 +172,15 @@ def test_status_during_a_drill(folder: Path) -> None:
         compare("status-drill", run(url, ["status"]))
 
 
+def test_status_of_an_isolation_at_its_budget(folder: Path) -> None:
+    """Where more passes than the policy says, because automation may not refuse more, the line says why."""
+    control = MemoryControl()
+    raised = {**d.ISOLATION, "share": 0.2, "share_floor": 0.2}
+    control.status = lambda: {**d.STATUS, "incidents": [{**d.INCIDENT, "isolations": [raised]}]}
+    with admin_server(control) as url:
+        compare("status-budget", run(url, ["status"]))
+
+
 def test_status_of_a_silenced_incident(folder: Path) -> None:
     """Status says of what nobody is told, by whom, until when, why, and how to end it."""
     control = MemoryControl()
@@ -255,6 +264,7 @@ def test_no_golden_file_is_left_over() -> None:
         "drill-failed",
         "drill-forgotten",
         "status-drill",
+        "status-budget",
         "status-silenced",
         "notify-test-refused",
         "status-quiet",

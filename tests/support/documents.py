@@ -36,6 +36,7 @@ ISOLATION: dict[str, Any] = {
     "would_have_succeeded_ratio": 0.26,
     "ended_by": None,
     "ended_why": None,
+    "share_floor": None,
 }
 INCIDENT: dict[str, Any] = {
     "id": 12,

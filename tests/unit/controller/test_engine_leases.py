@@ -297,6 +297,7 @@ def test_automation_stays_within_its_budget() -> None:
 
     assert world.refused_ratio(20) <= 0.5 + 0.02
     assert world.incident()["budget_reached"]
+    assert all(row["share_floor"] == row["share"] for row in world.live())
     assert "isolation.budget_reached" in world.kinds()
     assert "budget reached" in world.alerts()[0].text
 

@@ -39,6 +39,18 @@ def test_flags_become_the_childs_command() -> None:
     assert Flags.parse([]).command[1:] == ["-m", "sidecar.config.static"]
 
 
+@pytest.mark.parametrize(
+    ("word", "hint"), [("--lissen=:1", "did you mean --listen?"), ("--zzz", "sidecar run --help shows what there is")]
+)
+def test_a_wrong_flag_is_told_which_was_meant(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    The nearest flag, or where they all stand.
+    """
+    with pytest.raises(SystemExit):
+        Flags.parse([word])
+    assert f"{word} is no option of sidecar run; {hint}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argv", [["--nope"], ["--listen"], ["extra"], ["--up", "x"]])
 def test_wrong_flags_are_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """
