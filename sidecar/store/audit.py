@@ -11,6 +11,7 @@ from sidecar.store.chain import GENESIS, Row, Seal, Walk, is_signed, removed, si
 from sidecar.store.writes import put_seal, resume, seal_named
 
 ROLLUPS_KEPT_S: Final = 30 * 86_400  # of the newest; with 10 busy routes some 200 MB
+MOST_ROLLUPS: Final = 1_000_000  # some 600 MB: 30 days of 23 busy routes, 16 hours of 1,000
 FOLD_ROWS: Final = 20_000  # of one call: about 0.2 s
 _COLUMNS: Final = "sequence, unix, kind, author, incident, scope, body, hash"
 
@@ -53,7 +54,9 @@ def verify(connection: sqlite3.Connection, key: bytes, anchor: str) -> dict[str,
     }
 
 
-def fold(connection: sqlite3.Connection, key: bytes, older_than_unix: float) -> Folded:
+def fold(
+    connection: sqlite3.Connection, key: bytes, older_than_unix: float, most_rollups: int = MOST_ROLLUPS
+) -> Folded:
     """
     Replace the oldest events by a signed base, and delete what else has ended before *older_than_unix*.
 
@@ -71,14 +74,17 @@ def fold(connection: sqlite3.Connection, key: bytes, older_than_unix: float) -> 
         put_seal(connection, "base", sign(key, "base", Seal(walk.sequence, walk.hash, walk.problem)))
         put_seal(connection, "head", sign(key, "head", head))
         connection.execute("DELETE FROM events WHERE sequence <= ?", (walk.sequence,))
-    return Folded(count, *_delete_ended(connection, older_than_unix), more=count == FOLD_ROWS)
+    ended = _delete_ended(connection, older_than_unix, most_rollups)
+    return Folded(count, *ended, more=count == FOLD_ROWS)
 
 
-def _delete_ended(connection: sqlite3.Connection, older_than_unix: float) -> tuple[int, int]:
+def _delete_ended(connection: sqlite3.Connection, older_than_unix: float, most_rollups: int) -> tuple[int, int]:
     old = (older_than_unix,)
     newest = connection.execute("SELECT coalesce(max(minute_unix), 0) FROM rollups").fetchone()[0]
-    limit = (max(older_than_unix, newest - ROLLUPS_KEPT_S),)
-    rollups = connection.execute("DELETE FROM rollups WHERE minute_unix < ?", limit).rowcount
+    beyond = "SELECT minute_unix FROM rollups ORDER BY minute_unix DESC LIMIT 1 OFFSET ?"
+    first = connection.execute(beyond, (most_rollups,)).fetchone()  # the newest minute that has no place any more
+    limit = max(older_than_unix, newest - ROLLUPS_KEPT_S, first[0] + 1 if first is not None else 0)
+    rollups = connection.execute("DELETE FROM rollups WHERE minute_unix < ?", (limit,)).rowcount
     ended = "SELECT id FROM incidents WHERE state IN ('resolved', 'closed') AND stored_unix < ?"
     connection.execute(f"DELETE FROM evidence WHERE incident IN ({ended})", old)  # noqa: S608  a literal
     incidents = connection.execute(f"DELETE FROM incidents WHERE id IN ({ended})", old).rowcount  # noqa: S608

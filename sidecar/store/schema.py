@@ -63,4 +63,5 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE answers (key TEXT PRIMARY KEY, unix REAL NOT NULL, document TEXT NOT NULL) STRICT",
         "CREATE INDEX answers_by_age ON answers (unix)",
     ),
+    ("CREATE INDEX rollups_by_age ON rollups (minute_unix)",),
 )

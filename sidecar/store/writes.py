@@ -33,7 +33,8 @@ from sidecar.store.chain import GENESIS, Row, Seal, is_signed, next_hash, sign
 from sidecar.store.errors import Cause, StoreError
 
 AUTOMATION: Final = "automation"
-SECONDS_KEPT_S: Final = 7_200  # of the tape that is always recorded
+SECONDS_KEPT_S: Final = 7_200  # of the tape that is always recorded,
+SECONDS_KEPT_BYTES: Final = 64 * 1024 * 1024  # and never more than this
 ANSWERS_KEPT_S: Final = 86_400.0
 _FAULT: Final = "this is a fault of the sidecar; report it"
 
@@ -209,6 +210,11 @@ def _replace(connection: sqlite3.Connection, table: str, *values: str | float) -
 def _put_seconds(connection: sqlite3.Connection, write: PutSeconds) -> None:
     connection.execute("INSERT OR REPLACE INTO seconds VALUES (?, ?)", (write.minute_unix, write.data))
     connection.execute("DELETE FROM seconds WHERE minute_unix < ?", (write.minute_unix - SECONDS_KEPT_S,))
+    sizes = "SELECT minute_unix, sum(length(data)) OVER (ORDER BY minute_unix DESC) AS size FROM seconds"
+    connection.execute(
+        f"DELETE FROM seconds WHERE minute_unix IN (SELECT minute_unix FROM ({sizes}) WHERE size > ?)",  # noqa: S608
+        (SECONDS_KEPT_BYTES,),
+    )
 
 
 def _once(connection: sqlite3.Connection, table: str, key_column: str, key: int, *values: str | float) -> None:

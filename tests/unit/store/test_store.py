@@ -22,10 +22,12 @@ from sidecar.controller.effects import (
     PutMark,
     PutOverride,
     PutRollup,
+    PutSeconds,
     PutVersion,
     SetVersionState,
     Write,
 )
+from sidecar.store import audit, writes
 from sidecar.store.errors import Cause, StoreError
 from sidecar.store.schema import MIGRATIONS
 from sidecar.store.store import Store
@@ -446,3 +448,20 @@ def test_edited_document_is_named(store: Store, state: Path) -> None:
     with pytest.raises(StoreError, match="a stored document is no JSON") as found:
         store.incidents()
     assert found.value.cause is Cause.CORRUPT
+
+
+def test_minutes_are_bounded_in_number_too(store: Store, state: Path) -> None:
+    """Of many routes the newest minutes stay, as whole minutes, however few that are in time."""
+    store.write([PutRollup(f"r{i}", minute, {}) for minute in (60, 120, 180) for i in range(4)])
+    with sqlite3.connect(state / "sidecar.db") as connection:
+        assert audit.fold(connection, b"k" * 32, 0.0, most_rollups=9).rollups == 4
+    connection.close()
+    assert [row["minute_unix"] for row in store.rollups("r0", since_unix=0, until_unix=999)] == [120, 180]
+
+
+def test_recorded_seconds_are_bounded_in_size(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest minutes stay that fit into the bound together."""
+    monkeypatch.setattr(writes, "SECONDS_KEPT_BYTES", 25)
+    for minute in (60, 120, 180):
+        store.write([PutSeconds(minute, b"x" * 10)])
+    assert [minute for minute, _ in store.seconds(since_unix=0)] == [120, 180]
