@@ -149,6 +149,7 @@ _STATUS: Final = record(
         "receivers": rows(ref("Receiver")),
         "demoted": rows(record({"control": TEXT, "why": TEXT})),
         "proposals_open": COUNT,
+        "would_have": COUNT,
         "token": record({"name": TEXT, "role": words("viewer", "operator", "admin")}),
     }
 )

@@ -80,6 +80,11 @@ def record(row: Mapping[str, Any]) -> str:
     return f"; {words}, threshold {row['offset']:+.1f}{watched}"
 
 
+def _observing(seen: Mapping[str, Any], now: datetime) -> str:
+    since = render.moment(seen["since_time"], now)
+    return f"since {since}; {shadow(seen)}, {render.seconds(seen['seconds'])} of alarms"
+
+
 def shadow(seen: Mapping[str, Any]) -> str:
     """Return what a detector that only observed would have raised."""
     alarms, told = seen["would_have_raised"], seen.get("confirmed", 0) + seen.get("false_positive", 0)
@@ -104,20 +109,20 @@ def show(session: Session, name: Name) -> None:
 
 def _scorecard(row: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]:
     seen = row.get("record") or {}
-    demoted = seen.get("demoted")
+    observing, delay_s = seen.get("demoted"), seen.get("delay_s")
     yield f"[bold]{escape(row.get('id') or row['name'])}[/]"
     yield render.fields(
         (
             ("state", render.state(row["state"])),
             ("why", row.get("why")),
-            ("precision", seen.get("precision") is not None and f"{render.share(seen['precision'])}, {verdicts(row)} confirmed"),
-            ("found after", seen.get("delay_s") is not None and f"{render.seconds(seen['delay_s'])} (median of confirmed ones)"),
+            ("precision", verdicts(row) and f"{render.share(seen['precision'])}, {verdicts(row)} confirmed"),
+            ("found after", f"{render.seconds(delay_s)}, median of confirmed ones" if delay_s is not None else None),
             ("pages", str(seen["pages"]) if seen else None),
-            ("refused falsely", render.seconds(seen["falsely_refused_s"]) if seen else None),
+            ("refused falsely", f"for {render.seconds(seen['falsely_refused_s'])}" if seen else None),
             ("threshold", f"{row['offset']:+.1f}" if seen else None),
-            ("observing", demoted and f"since {render.moment(demoted['since_time'], now)}, {demoted['seconds']} s of alarms; {shadow(demoted)}"),
+            ("observing", observing and _observing(observing, now)),
         )
-    )  # fmt: skip
+    )
     if seen.get("last"):
         yield render.table(
             "Last verdicts",

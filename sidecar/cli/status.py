@@ -55,6 +55,9 @@ def overview(answer: Mapping[str, Any], now: datetime) -> Iterable[RenderableTyp
         yield ""
         yield "[yellow]Overrides in force[/]"
         yield from (_override(row, now) for row in answer["overrides"])
+    if count := answer.get("would_have"):
+        yield ""
+        yield f"{count} would-have incident{'s' * (count > 1)} of detectors that only observe → sidecar incident list"
     if answer.get("demoted"):
         yield ""
         yield "[yellow]Detectors that only observe, for they were wrong too often or by a person's word[/]"

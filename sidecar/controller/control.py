@@ -148,6 +148,7 @@ class Desk:
             "silences": self._engine.silences(),
             "drill": self._engine.drilling.current(),
             "receivers": self._dispatcher.views(),
+            "would_have": sum(row["observed"] and row["state"] not in ("resolved", "closed") for row in live),
             "demoted": self._engine.tutor.demotions(),
             "proposals_open": len(self.learning.proposals("open")),
         }  # fmt: skip

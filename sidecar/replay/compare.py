@@ -47,7 +47,7 @@ class Outcome:
         refused: By route and reason.
         raised: Incidents in order of their detection.
         clients: By (route, client key, in a time of trouble): requests, and of them refused.
-        latency: By route, of the upstream: bucket → count.
+        latency: By route, of answers outside of any trouble: bucket → count.
     """
 
     requests: Mapping[str, int] = field(default_factory=dict)

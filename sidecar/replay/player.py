@@ -78,6 +78,7 @@ class Toll:
 
     Attributes:
         clients, clients_refused: By (key, whether it was in a time of trouble).
+        latency: Of the answers outside of any trouble: bucket → count.
     """
 
     requests: int = 0
@@ -92,7 +93,8 @@ class Toll:
         self.requests += row.arrivals
         self.failures += row.failures
         self.refused.update(row.refused)
-        self.latency.update(row.latency)
+        if not trouble:  # an answer that an incident held up is no reason to wait so long for it
+            self.latency.update(row.latency)
         for key, client in row.clients.items():
             self.clients[key, trouble] += client.requests + client.refused
             if client.refused:

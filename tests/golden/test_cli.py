@@ -35,6 +35,8 @@ CASES = {
     "tap-unknown-route": ["tap", "--route", "nowhere"],
     "tap-bad-status": ["tap", "--status", "bad"],
     "control-list": ["control", "list"],
+    "control-show": ["control", "show", "detect.errors:checkout"],
+    "control-show-unknown": ["control", "show", "detect.nothing"],
     "breaker-reset": ["breaker", "reset", "checkout"],
     "notify-test": ["notify", "test", "pager"],
     "notify-test-unknown": ["notify", "test", "nobody"],

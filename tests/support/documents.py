@@ -124,6 +124,31 @@ CONTROLS: list[dict[str, Any]] = [
     {"name": "breaker", "route": "checkout", "state": "observe", "why": ""},
     {"name": "latency", "route": "default", "state": "cannot run", "why": "warming up, 12 s left"},
     {"name": "concurrency", "route": "default", "state": "off", "why": "not configured"},
+    {
+        "name": "detect.errors",
+        "id": "detect.errors:checkout",
+        "route": "checkout",
+        "state": "observe",
+        "offset": 0.8,
+        "why": "demoted by automation: 2 of 5 verdicts confirm it; would have raised 1 since",
+        "record": {
+            "confirmed": 2,
+            "false_positive": 3,
+            "benign": 0,
+            "precision": 0.4,
+            "delay_s": 3.0,
+            "pages": 4,
+            "falsely_refused_s": 95.0,
+            "last": [{"incident": 12, "verdict": "confirmed", "time": "2026-03-01T03:00:00Z"}],
+            "demoted": {
+                "since_time": "2026-03-01T03:00:00Z",
+                "would_have_raised": 1,
+                "seconds": 40,
+                "confirmed": 1,
+                "false_positive": 0,
+            },
+        },
+    },
 ]
 WORKER: dict[str, Any] = {
     "worker": 0, "up": True, "pid": 4711, "connections": 40, "in_flight": 17, "config_version": 7, "restarts": 0,
@@ -151,10 +176,11 @@ STATUS: dict[str, Any] = {
         }
     ],
     "proposals_open": 1,
+    "would_have": 2,
 }
 QUIET_STATUS: dict[str, Any] = {
     **STATUS, "traffic": QUIET_TRAFFIC, "incidents": [], "isolations": [], "overrides": [],
-    "breakers_open": [], "demoted": [], "proposals_open": 0,
+    "breakers_open": [], "demoted": [], "proposals_open": 0, "would_have": 0,
 }  # fmt: skip
 VERSION: dict[str, Any] = {
     "version": 7,

@@ -132,6 +132,18 @@ def test_a_limit_that_was_too_low_becomes_a_rule() -> None:
     ]
 
 
+def test_answers_that_the_hang_held_up_do_not_speak_for_waiting_so_long() -> None:
+    """
+    All that hung are answered at its end, after half a minute: they are the incident, not what is normal.
+    """
+    rows = list(steady(400, in_flight=1))
+    for i, row in enumerate(rows[200:230]):
+        row |= {"in_flight": 20 * (i + 1), "latency": []}
+    rows[230] |= {"latency": [[0.012, 20], [15.0, 600]]}
+    (made,) = [row for row in studied(rows) if row["kind"] == "timeout"]
+    assert made["effect"]["slower"] == 0
+
+
 def test_slow_answers_that_end_in_time_ask_for_no_timeout() -> None:
     """
     Nobody waited longer than the shorter timeout would allow, so it would have prevented nothing.
