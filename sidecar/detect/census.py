@@ -92,6 +92,14 @@ class Census:
         lost = sum(row.statuses.get(status, (0, 0))[0] for row in rows for status in CONNECTION_STATUSES)
         return lost / judged if judged else 0.0
 
+    def held_ratio(self, scope: Scope) -> float:
+        """Return the part of all arrivals that directives held back."""
+        held = arrivals = 0
+        for row in self._rows("" if scope.kind is ScopeKind.SERVICE else scope.name):
+            arrivals += row.arrivals
+            held += sum(row.held.values())
+        return held / arrivals if arrivals else 0.0
+
     def _rows(self, route: str) -> Iterator[RouteSecond]:
         """Yield the rows of one route, or of all when it is empty."""
         for rows in self._routes.values() if not route else (self._routes.get(route, ()),):

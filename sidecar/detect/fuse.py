@@ -105,10 +105,15 @@ class _Scenes:
         self._scenes: dict[tuple[int, int], Scene] = {}
 
     def of(self, signal: Signal) -> Scene:
-        """Return the seconds that *signal* is judged on: the last 30 s of it, or all when these are too few requests."""
+        """
+        Return the seconds that *signal* is judged on: the last 30 s of it, or all when these are too few requests.
+
+        They are too few, too, where most requests are held back: the trials of an isolation add up until they show who it is.
+        """
         onset_at, now = signal.since_at, self._now
         window = self._census(max(onset_at, now - RECENT_S), now)
-        if onset_at < now - RECENT_S and window.of(signal.scope)[0] < self._least:
+        few = window.of(signal.scope)[0] < self._least or window.held_ratio(signal.scope) > 0.5
+        if onset_at < now - RECENT_S and few:
             window = self._census(onset_at, now)
         before = self._census(onset_at - BEFORE_S, onset_at)
         return self._scenes.setdefault((id(window), id(before)), Scene(window, before))
