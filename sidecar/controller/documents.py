@@ -20,7 +20,7 @@ from sidecar.decide.overrides import action_text
 from sidecar.decide.policies import Response
 from sidecar.detect.bank import Bank
 from sidecar.facts import Mode, Moment, RouteSecond
-from sidecar.guard.policies import ConcurrencyPolicy, LimitMode
+from sidecar.guard.policies import ConcurrencyPolicy, GuardPolicy, LimitMode
 from sidecar.incident.lifecycle import Incident, Severity, Verdict
 from sidecar.incident.telling import title
 from sidecar.incident.words import many, percent, rfc3339
@@ -236,6 +236,13 @@ def _guards(compiled: Compiled) -> Iterable[dict[str, Any]]:
     if guard.concurrency is not None:
         state = _least(guard.concurrency.mode.value, compiled.mode)
         yield _control("concurrency.service", "service", state, _in_flight(guard.concurrency))
+    state = _least(guard.rearrivals.value, compiled.mode)
+    yield _control(
+        "rearrivals",
+        "service",
+        state,
+        "" if _keeps(guard) else "no shared limit or concurrency to keep for first tries",
+    )
     for name, route in guard.routes.items():
         scope = f"route:{name}"
         limit = route.limit
@@ -248,6 +255,13 @@ def _guards(compiled: Compiled) -> Iterable[dict[str, Any]]:
         yield _control("concurrency", scope, state, _in_flight(flight) if flight else "")
         state = _least(route.breaker.mode.value, compiled.mode) if route.breaker else "off"
         yield _control("breaker", scope, state, "")
+
+
+def _keeps(guard: GuardPolicy) -> bool:
+    """Tell whether there is anything but isolations that first tries could get before those who ask again."""
+    limits = [guard.limit, *(route.limit for route in guard.routes.values())]
+    flights = [guard.concurrency, *(route.concurrency for route in guard.routes.values())]
+    return any(flights) or any(limit is not None and limit.bucket is not None for limit in limits)
 
 
 def _in_flight(policy: ConcurrencyPolicy) -> str:

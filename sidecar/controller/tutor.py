@@ -47,6 +47,7 @@ _CONFIGURED: Final = {  # controls whose mode is a setting, and which
     "concurrency.service": "service.concurrency.mode",
     "concurrency": "routes.ROUTE.concurrency.mode",
     "breaker": "routes.ROUTE.breaker.mode",
+    "rearrivals": "service.rearrivals",
     "respond.isolation": "respond.mode",
     "respond.rollback": "respond.rollback",
 }

@@ -109,6 +109,7 @@ def test_the_inventory_names_every_control_and_what_it_lacks() -> None:
 
     assert states["limit.service", "service"] == "observe"
     assert states["concurrency.service", "service"] == "enforce"
+    assert states["rearrivals", "service"] == "enforce"
     assert states["limit.per_client", "route:checkout"] == "enforce"
     assert states["limit.route", "route:search"] == "off"
     assert states["breaker", "route:search"] == "observe"
