@@ -182,15 +182,17 @@ def _breaker(facts: Facts) -> Candidate | None:
 
 
 def _timeout(facts: Facts) -> Candidate | None:
-    normal = facts.normal
-    if Detector.LATENCY not in facts.detectors or not facts.route or not normal.p99_s or normal.seconds < LEAST_S:
+    normal = facts.normal if facts.route else facts.service
+    if Detector.LATENCY not in facts.detectors or not normal.p99_s or normal.seconds < LEAST_S:
         return None
     wanted = max(LEAST_TIMEOUT_S, float(ceil(TIMEOUT_FACTOR * normal.p99_s)))
     if wanted > facts.timeout_s / 2 or normal.longest_s <= wanted:
         return None
-    why = f"requests of {facts.route} waited up to {duration(normal.longest_s)} for an answer, which normally takes "
-    why += f"at most {duration(normal.p99_s)}; the timeout is {duration(facts.timeout_s)}"
-    return Candidate(Kind.TIMEOUT, why, (Setting(_on_route(facts, "response_timeout"), f"{wanted:g}s"),))
+    whose = f"requests of {facts.route}" if facts.route else "requests"
+    why = f"{whose} waited up to {duration(normal.longest_s)} for an answer, which normally takes at most "
+    why += f"{duration(normal.p99_s)}; the timeout is {duration(facts.timeout_s)}"
+    path = _on_route(facts, "response_timeout") if facts.route else ("upstream", "response_timeout")
+    return Candidate(Kind.TIMEOUT, why, (Setting(path, f"{wanted:g}s"),))
 
 
 def _rule(change: Mapping[str, Any], facts: Facts) -> Candidate | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sidecar.facts import Scope
@@ -38,7 +38,7 @@ def effect(
         incident: The one that is learnt from.
         past: All incidents in the history, with their verdicts.
         over_s: Its length.
-        route, timeout_s: Also count the answers of the route that took longer.
+        route, timeout_s: Also count the answers of the route, or of all, that took longer.
     """
     rows = pairs(before.raised, after.raised)
     gone = [one for one in before.raised if not _near(one, after.raised)]
@@ -51,9 +51,14 @@ def effect(
         requests=sum(after.requests.values()),
         refused=_refused_more(before, after),
         innocent_ratio=_innocent(before, after, incident.scope),
-        slower=histogram.count_above(after.latency.get(route, {}), timeout_s) if timeout_s is not None else 0,
+        slower=histogram.count_above(_latency(after, route), timeout_s) if timeout_s is not None else 0,
         over_s=over_s,
     )
+
+
+def _latency(outcome: Outcome, route: str) -> Mapping[int, int]:
+    """Return the answers of *route*; of all routes for an empty one."""
+    return outcome.latency.get(route, {}) if route else histogram.merge(*outcome.latency.values())
 
 
 def _refused_more(before: Outcome, after: Outcome) -> int:

@@ -132,6 +132,21 @@ def test_a_limit_that_was_too_low_becomes_a_rule() -> None:
     ]
 
 
+def test_a_hang_of_the_whole_service_asks_for_a_shorter_timeout_of_the_upstream() -> None:
+    """
+    Where no one route is to blame, the setting is the one of all.
+    """
+    routes = ("checkout", "search")
+    text = BARE.replace("/**", "/c/**") + "  - name: search\n    match: {path: /search}\n"
+    rows = [row | {"in_flight": 1} for route in routes for row in steady(400, route=route)]
+    for row in rows:
+        if 200 <= row["t"] < 230:
+            row |= {"in_flight": 20 * int(row["t"] - 199), "latency": []}
+    rows.sort(key=lambda row: row["t"])
+    (made,) = [row for row in studied(rows, text, scope="service") if row["kind"] == "timeout"]
+    assert made["settings"] == [[["upstream", "response_timeout"], "1s"]]
+
+
 def test_answers_that_the_hang_held_up_do_not_speak_for_waiting_so_long() -> None:
     """
     All that hung are answered at its end, after half a minute: they are the incident, not what is normal.
