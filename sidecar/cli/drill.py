@@ -78,19 +78,25 @@ def _ratio(text: str) -> float:
 def _tell(told: set[str], answer: Answer) -> None:
     """Say on stderr what has happened since the last look; stdout is for the grade."""
     item = answer.body
-    begins = (
-        f"drill {item['id']}: {item['kind']} on {item['route']} until {render.moment(item['end_time'], answer.now)}"
-    )
-    done = [
-        f"{row['stage']} after {render.seconds(row['took_s'])}" for row in item["stages"] if row["took_s"] is not None
-    ]
-    faded = [
-        f"the fault has ended{f' ({why})' if (why := item['why']) else ''}; what was isolated is given back on evidence"
-    ]
-    for line in [f"{begins}; Ctrl-C stops it", *done, *(faded if item["state"] != "injecting" else [])]:
-        if line not in told:
-            told.add(line)
+    lines = {
+        "begun": f"drill {item['id']}: {item['kind']} on {item['route']}; the fault ends {_ends(answer)}; Ctrl-C ends it now"
+    }
+    lines |= {
+        row["stage"]: f"{row['stage']} after {render.seconds(row['took_s'])}"
+        for row in item["stages"]
+        if row["took_s"] is not None
+    }
+    if item["state"] != "injecting":
+        why = f" ({item['why']})" if item["why"] else ""
+        lines["faded"] = f"the fault has ended{why}; what was isolated is given back on evidence"
+    for name, line in lines.items():
+        if name not in told:
+            told.add(name)
             typer.echo(line, err=True)
+
+
+def _ends(answer: Answer) -> str:
+    return f"at {render.moment(answer.body['end_time'], answer.now)}"
 
 
 def _follow(session: Session, answer: Answer) -> None:

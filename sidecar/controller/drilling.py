@@ -18,7 +18,8 @@ What can go wrong
     would page nobody. So requests that fail without a drill, a wider scope when real trouble ends the drill, and an
     incident that outlives its drill for longer than its target, make it one like any other.
     Where the drill takes every request nothing can be seen; a share below 1 leaves some to tell.
-    A restart: the drill is forgotten and its fault ends; its incident recovers, marked as it was.
+    A restart: the drill is forgotten and its fault ends; its incident recovers, marked as it was, and watched like one that
+    a drill has left.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class Drilling:
         self._intake = intake
         self._drills: list[Drill] = []
         self._version: Version | None = None
+        self._told_forgotten: set[int] = set()
 
     def __repr__(self) -> str:
         return f"<Drilling {self.running}>"
@@ -238,7 +240,7 @@ class Drilling:
         """Note what the loop has done by now, end what is over, and give the grade."""
         drill = self.running
         if drill is None:
-            self._watch_leftover(now)
+            self._watch_leftovers(now)
             return
         drill = self._put(self._noted(drill, now))
         trouble = self._trouble(drill, now)
@@ -286,26 +288,43 @@ class Drilling:
         for incident in self._book.asking():
             if incident.id != drill.incident and not incident.drill and incident.opened.at >= drill.started.at:
                 return f"incident {incident.id} on {incident.scope} is real"
-        return self._failing(drill, now)
+        return self._failing(drill.route, drill.started.at, now)
 
-    def _failing(self, drill: Drill, now: Moment) -> str:
-        """Say that the drilled route fails by itself; empty while it does not."""
-        rows = self._history.window((drill.route,), max(drill.started.at, now.at - WATCH_S))
+    def _failing(self, route: str, since_at: float, now: Moment) -> str:
+        """Say that a drilled route fails by itself; empty while it does not."""
+        rows = self._history.window((route,), max(since_at, now.at - WATCH_S))
         failures, judged = sum(row.failures for row in rows), sum(row.judged for row in rows)
         if failures >= TROUBLE_FAILURES and failures >= TROUBLE_RATIO * judged:
-            return f"{failures} of {judged} requests that no drill touched failed on {drill.route}"
+            return f"{failures} of {judged} requests that no drill touched failed on {route}"
         return ""
 
-    def _watch_leftover(self, now: Moment) -> None:
-        """Make the incident of a drill that is over one like any other, once there is more to it than the drill."""
-        drill = self._drills[-1] if self._drills else None
-        incident = self._book.incidents.get(drill.incident or 0) if drill is not None else None
-        if drill is None or incident is None or not (incident.running and incident.drill):
-            return
-        outlived = now.at - (drill.faulted or drill.ends).at > drill.targets[Stage.RECOVERED]
-        why = self._failing(drill, now) or (f"it outlives drill {drill.id}" if outlived else "")
-        if why:
-            self._make_real(incident, why, now)
+    def _watch_leftovers(self, now: Moment) -> None:
+        """
+        Make the incident of a drill that is over one like any other, once there is more to it than the drill.
+
+        A new controller knows no drill: what it finds marked is told once to be a leftover, and watched alike.
+        """
+        for incident in [each for each in self._book.running() if each.drill]:
+            drill = next((d for d in reversed(self._drills) if d.started.at <= incident.opened.at), None)
+            if drill is not None:
+                name, over_at, patience_s = (
+                    f"drill {drill.id}",
+                    drill.faulted or drill.ends,
+                    drill.targets[Stage.RECOVERED],
+                )
+            else:
+                name, over_at, patience_s = "its drill", incident.opened, drills.LONGEST_S
+                self._forgotten(incident, now)
+            outlived = now.at - over_at.at > patience_s
+            why = self._failing(incident.scope.name, over_at.at, now) or (f"it outlives {name}" if outlived else "")
+            if why:
+                self._make_real(incident, why, now)
+
+    def _forgotten(self, incident: Incident, now: Moment) -> None:
+        if incident.id not in self._told_forgotten:
+            self._told_forgotten.add(incident.id)
+            body = {"why": "the controller has started anew; the fault has ended"}
+            self._book.event("drill.forgotten", now, incident=incident.id, scope=incident.scope, body=body)
 
     def _make_real(self, incident: Incident, why: str, now: Moment) -> None:
         self._book.put_incident(replace(incident, drill=False))
@@ -335,7 +354,7 @@ class Drilling:
     def _abort(self, drill: Drill, why: str, now: Moment) -> None:
         self._clean(drill)
         incident = self._book.incidents.get(drill.incident or 0)
-        own = self._failing(drill, now)
+        own = self._failing(drill.route, drill.started.at, now)
         if incident is not None and incident.running and (own or incident.scope != Scope.route(drill.route)):
             self._make_real(incident, own or f"it reaches beyond {drill.route}, and {why}", now)
         self._finish(replace(drill, state=DrillState.ABORTED, faulted=drill.faulted or now, ended=now, why=why), now)

@@ -188,6 +188,7 @@ _SENTENCES: Final[Mapping[str, Callable[[Document, Document], str]]] = {
         f"{duration(b['for_s'])}"
     ),
     "drill.faded": lambda _, b: f"The fault of drill {b['id']} has ended: {text(b['why'])}",
+    "drill.forgotten": lambda _, b: f"The drill is forgotten: {text(b['why'])}",
     "drill.ended": lambda _, b: f"Drill {b['id']} {text(b['state'])}{_missed(b)}",
 }  # fmt: skip
 

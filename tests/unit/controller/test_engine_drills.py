@@ -233,6 +233,22 @@ def test_real_trouble_on_the_drilled_route_makes_its_incident_real() -> None:
     assert any(alert.urgent for alert in world.alerts())
 
 
+def test_real_trouble_pages_though_the_controller_has_forgotten_the_drill() -> None:
+    """
+    A new controller finds an incident that is marked; its route fails for real: it is one like any other, and pages.
+    """
+    world = warm()
+    start(world, for_s=60.0)
+    world.run(5)
+    world.faults.clear()  # a worker ends a fault that no controller wants
+    break_route(world)
+    world.restart()
+    world.effects.clear()
+    world.until(lambda: [alert for alert in world.alerts() if alert.urgent], 60)
+    kinds = [event.kind for event in world.of(fx.AppendEvent)]
+    assert (world.incident()["drill"], kinds.count("drill.forgotten")) == (False, 1)
+
+
 def test_a_drill_needs_a_quiet_moment_and_some_traffic() -> None:
     """
     Not during an incident, not beside another drill, not on a route without traffic, not longer than ten minutes.
