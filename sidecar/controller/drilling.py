@@ -80,6 +80,8 @@ class Drilling:
         self._drills: list[Drill] = []
         self._version: Version | None = None
         self._told_forgotten: set[int] = set()
+        self._receivers: frozenset[str] = frozenset()
+        self._arrived: dict[str, Moment] = {}
 
     def __repr__(self) -> str:
         return f"<Drilling {self.running}>"
@@ -126,10 +128,12 @@ class Drilling:
             breaker=breaker is not None and Mode.ENFORCE is breaker.mode is compiled.guard.mode,
             ramp_s=respond.ramp_hold_s * len(respond.ramp),
             clear_s=respond.clear_after_s,
+            receivers=bool(compiled.receivers),
         )
         ends = later(now, command.for_s)
         drill = Drill(self._book.number_drill(), kind, route, command.share_ratio, command.author, now, ends, targets)
         self._drills = [*self._drills, drill][-KEPT:]
+        self._receivers, self._arrived = frozenset(policy.name for policy in compiled.receivers), {}
         self._intake.drilled = route
         if kind in _ON_REQUESTS:
             fault = Fault(drill.id, route, kind.value, ends.at, command.share_ratio, LATENCY_S)
@@ -254,8 +258,17 @@ class Drilling:
     def _noted(self, drill: Drill, now: Moment) -> Drill:
         number = drill.incident or next((incident.id for incident in self._own(drill)), None)
         done = self._done(drill, number)
+        if Stage.DETECTED in done and self._receivers and self._receivers <= self._arrived.keys():
+            told = max(self._arrived.values(), key=lambda moment: moment.at)
+            drill = replace(drill, marks={Stage.TOLD: told, **drill.marks})
         marks = {**drill.marks, **{stage: now for stage in done if stage in drill.targets and stage not in drill.marks}}
         return replace(drill, incident=number, marks=marks)
+
+    def arrived(self, receiver: str, number: int, now: Moment) -> None:
+        """Note that *receiver* has taken a message about an incident."""
+        incident = self._book.incidents.get(number)
+        if self.running is not None and incident is not None and incident in self._own(self.running):
+            self._arrived.setdefault(receiver, now)
 
     def _own(self, drill: Drill) -> list[Incident]:
         """Return the incidents that the loop opened for *drill*."""
@@ -272,8 +285,6 @@ class Drilling:
             done.append(Stage.ATTRIBUTED)
         if number in self._intake.evidence:
             done.append(Stage.EVIDENCE)
-        if self._book.told[number]:
-            done.append(Stage.TOLD)
         if any(i.scope.contains(Scope.route(drill.route)) for i in self._book.live_of(incident)):
             done.append(Stage.ISOLATED)
         if incident.suspect is not None and incident.suspect.source == "drill":
@@ -365,6 +376,9 @@ class Drilling:
         over = Stage.RECOVERED in drill.marks or drill.incident is None or waited > drill.targets[Stage.RECOVERED]
         if over:
             met = all(drill.met(stage) for stage in drill.targets)
+            deaf = sorted(self._receivers - self._arrived.keys()) if drill.incident is not None else []
+            if deaf and not drill.why:
+                drill = replace(drill, why=f"no message reached {', '.join(deaf)}: sidecar notify test {deaf[0]}")
             self._finish(replace(drill, state=DrillState.PASSED if met else DrillState.FAILED, ended=now), now)
 
     def _finish(self, drill: Drill, now: Moment) -> None:

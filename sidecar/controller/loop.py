@@ -91,6 +91,7 @@ class Loop:
         self._journal = journal
         self._configuring = configuring
         self._dispatcher = dispatcher
+        dispatcher.arrived = lambda name, number: self.engine.drilling.arrived(name, number, moment())
         self._runtime = runtime
         self._decided: tuple[Directive, ...] = ()
         self._inherited = inherited.directives if inherited is not None else ()

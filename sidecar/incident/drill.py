@@ -13,7 +13,7 @@ Tables (seconds; from the fault's start, `told` from the detection, `recovered` 
     detected     5        20     30        40      45            an incident is open
     attributed   10       25     35        45      50            its scope is the route
     evidence     5        20     30        40      45            the last 120 s are frozen in it
-    told         2        2      2         2       2             a message left
+    told         2        2      2         2       2             every receiver has taken a message (where there is one)
     isolated     10       –      –         –       –             an isolation covers the route
     blamed       –        –      –         –       50            the config version is named as the first suspect
     recovered    120 and what the ramp takes                     nothing is isolated, and the incident is resolved
@@ -149,7 +149,9 @@ class Drill:
         }
 
 
-def targets(kind: DrillKind, *, breaker: bool, ramp_s: float, clear_s: float) -> dict[Stage, float]:
+def targets(
+    kind: DrillKind, *, breaker: bool, ramp_s: float, clear_s: float, receivers: bool = True
+) -> dict[Stage, float]:
     """
     Return what a drill of *kind* must reach.
 
@@ -157,10 +159,13 @@ def targets(kind: DrillKind, *, breaker: bool, ramp_s: float, clear_s: float) ->
         breaker: The route has one.
         ramp_s: The shortest time that a whole ramp takes.
         clear_s: How long an alarm must be quiet.
+        receivers: Somebody is told.
     """
     detected = _DETECTED[kind]
     made = {_S.REFLEX: detected} if breaker and kind is _D.ERRORS else {}
-    made |= {_S.DETECTED: detected, _S.ATTRIBUTED: detected + MORE_S, _S.EVIDENCE: detected, _S.TOLD: TOLD_S}
+    made |= {_S.DETECTED: detected, _S.ATTRIBUTED: detected + MORE_S, _S.EVIDENCE: detected}
+    if receivers:
+        made[_S.TOLD] = TOLD_S
     if kind is _D.ERRORS:
         made[_S.ISOLATED] = detected + MORE_S
     if kind is _D.BAD_CONFIG:

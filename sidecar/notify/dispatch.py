@@ -8,6 +8,7 @@ Theory
 
 Table
     queue              budget           next message
+    of a drill         –                that one, alone: a person asked for it, and it takes nothing from real ones
     a new page         room             that page, alone
     pages held         room             one digest of all that waits
     others held        room             one digest of all that waits
@@ -61,6 +62,10 @@ def receiver_of(policy: ReceiverPolicy) -> Receiver:
     return LogReceiver() if policy.type == "log" else WebhookReceiver(policy)
 
 
+def _nobody_asks(name: str, number: int) -> None:
+    """Take what nobody wants to know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """The times of one worker; other than the defaults only in tests."""
@@ -74,9 +79,17 @@ class Pace:
 class Worker:
     """One receiver's queue and the task that empties it."""
 
-    def __init__(self, policy: ReceiverPolicy, receiver: Receiver, budget: Budget, pace: Pace) -> None:
+    def __init__(
+        self,
+        policy: ReceiverPolicy,
+        receiver: Receiver,
+        budget: Budget,
+        pace: Pace,
+        arrived: Callable[[str, Message], None],
+    ) -> None:
         self.policy = policy
         self.receiver = receiver
+        self._arrived = arrived
         self._budget = budget
         self._pace = pace
         self._limiter = AsyncLimiter(max(1.0, pace.tries_per_s), max(1.0, pace.tries_per_s) / pace.tries_per_s)
@@ -155,6 +168,10 @@ class Worker:
         """Return the next message, or how long to wait for one (None: until there is one)."""
         if not self._waiting:
             return None, None
+        practice = next((m for m in self._waiting if m.practice), None)
+        if practice is not None:
+            self._waiting.remove(practice)
+            return practice, None
         page = next((m for m in self._waiting if m.urgent), None)
         wait_s = self._budget.wait_s(now, urgent=page is not None)
         if wait_s > 0:
@@ -195,6 +212,7 @@ class Worker:
         while True:
             outcome = await self.attempt(message)
             if isinstance(outcome, Sent):
+                self._arrived(self.policy.name, message)
                 return
             jittered_s = pause_s * (0.5 + clock.random_bits(16) / 2**17)
             asked_s = min(outcome.retry_after_s or 0.0, LONGEST_ASKED_S)
@@ -229,6 +247,9 @@ class Dispatcher:
         make: Makes a receiver of its policy.
         budget: Makes one receiver's budget.
         pace: The workers' times.
+
+    Attributes:
+        arrived: Called with the receiver's name and the incident's number when a message of it was taken.
     """
 
     def __init__(
@@ -245,6 +266,7 @@ class Dispatcher:
         self._workers: dict[str, Worker] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.arrived: Callable[[str, int], None] = _nobody_asks
         self.apply(receivers)
 
     def __repr__(self) -> str:
@@ -260,9 +282,15 @@ class Dispatcher:
         for policy in receivers:
             known = self._workers.get(policy.name)
             if known is None:
-                self._workers[policy.name] = Worker(policy, self._make(policy), self._budget(), self._pace)
+                self._workers[policy.name] = Worker(
+                    policy, self._make(policy), self._budget(), self._pace, self._has_arrived
+                )
             elif known.policy != policy:
                 known.policy, known.receiver = policy, self._make(policy)
+
+    def _has_arrived(self, name: str, message: Message) -> None:
+        for number in {message.incident.get("id"), *(row["incident"] for row in message.folded)} - {None}:
+            self.arrived(name, int(number))
 
     def notify(self, alert: Alert) -> None:
         """Queue *alert* for every receiver; returns at once."""

@@ -32,6 +32,11 @@ class Message:
     time: str
     folded: Sequence[Mapping[str, Any]] = ()
 
+    @property
+    def practice(self) -> bool:
+        """Tell whether it is about a drill."""
+        return bool(self.incident.get("drill")) and not self.urgent and not self.folded
+
     def document(self) -> dict[str, Any]:
         """Return the JSON document that leaves the process."""
         document: dict[str, Any] = {

@@ -19,6 +19,7 @@ from sidecar.config.policies import (
     Endpoint,
     Match,
     ProxyPolicy,
+    ReceiverPolicy,
     RouteRule,
     StaticConfig,
     UpstreamPolicy,
@@ -59,6 +60,7 @@ def compiled(
         detect=detect or DetectPolicy(warmup_s=10.0, clear_after_s=5.0),
         respond=respond,
         drain=DrainPolicy(),
+        receivers=(ReceiverPolicy("log", "log"),),
     )
 
 
@@ -116,6 +118,7 @@ class World:
         self.faults: set[str] = set()
         self.delays: dict[str, float] = {}
         self.breakers: dict[str, str] = {}
+        self.deaf: set[str] = set()
         self.refuse: Callable[[Flow], float] = lambda flow: 0.0
         self.durable = True
         self.arrivals: list[tuple[float, int, int]] = []
@@ -164,6 +167,9 @@ class World:
             elif isinstance(effect, fx.SetFaults):
                 self.faults = {fault.route for fault in effect.items if fault.kind == "errors"}
                 self.delays = {fault.route: fault.delay_s for fault in effect.items if fault.kind == "latency"}
+            elif isinstance(effect, fx.Notify):
+                for policy in (each for each in self.config.receivers if each.name not in self.deaf):
+                    self.engine.drilling.arrived(policy.name, effect.alert.incident["id"], self.now)
             elif isinstance(effect, fx.ResetBreaker):
                 self.breakers.pop(effect.route, None)
         return effects

@@ -55,6 +55,19 @@ def test_an_errors_drill_runs_through_every_stage() -> None:
     assert world.live() == []
 
 
+def test_a_receiver_that_hears_nothing_fails_the_drill() -> None:
+    """
+    `told` is met by what arrived, not by what was sent: the drill says whom nothing reached, and what to type.
+    """
+    world = warm()
+    world.deaf = {"log"}
+    start(world)
+    world.until(lambda: drill(world)["state"] not in ("injecting", "recovering"), 400)
+    assert drill(world)["state"] == "failed"
+    assert [stage for stage, met in stages(world).items() if not met] == ["told"]
+    assert drill(world)["why"] == "no message reached log: sidecar notify test log"
+
+
 def test_a_drill_is_marked_everywhere_and_pages_nobody() -> None:
     """
     The incident, its title and its alerts say so; none is urgent.

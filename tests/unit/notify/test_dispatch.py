@@ -124,6 +124,32 @@ async def test_budget_folds_the_rest_into_one_digest() -> None:
     assert view(made, **expected) == expected
 
 
+async def test_a_drill_takes_nothing_from_the_budget() -> None:
+    """What a drill says goes out though the hour is spent, and a real page after it still has its place."""
+    script = Script()
+    made = dispatcher(script, budget=lambda: Budget(per_hour=2, reserve=1))
+    drilled = {**d.INCIDENT, "id": 3, "drill": True}
+    for kind in ("opened", "escalated", "resolved"):
+        made.notify(Alert(kind, drilled, kind, False))
+    made.notify(alert("updated", incident=4))
+    made.notify(alert(urgent=True, incident=5))
+    tries = await script.messages(5)
+    await made.close()
+    assert sorted(message.incident["id"] for message in tries) == [3, 3, 3, 4, 5]
+
+
+async def test_what_arrived_is_told_once_it_was_taken() -> None:
+    """The receiver's name and the incident's number, not at the try that failed."""
+    script, taken = Script(Failed("answered 500")), asyncio.Queue[tuple[str, int]]()
+    made = dispatcher(script)
+    made.arrived = lambda name, number: taken.put_nowait((name, number))
+    made.notify(alert())
+    async with asyncio.timeout(5.0):
+        assert await taken.get() == ("pager", 12)
+    await made.close()
+    assert (len(script.tries), taken.qsize()) == (2, 0)
+
+
 async def test_page_storm_is_bounded_too() -> None:
     """Six pages go out alone; the rest of a storm leaves as one urgent digest."""
     script = Script()
