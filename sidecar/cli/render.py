@@ -130,6 +130,11 @@ def measured(signal: Mapping[str, Any]) -> str:
     return f"{times}{present} (normally {baseline}), {signal.get('sample')} requests"
 
 
+def figure(value: float) -> str:
+    """Return a quantity with three digits that mean something, or whole: `0.25`, `12.3`, `3,080`."""
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
+
+
 def _in(unit: str, value: float | None) -> str:
     match unit:
         case "ratio":
@@ -137,7 +142,7 @@ def _in(unit: str, value: float | None) -> str:
         case "s":
             return seconds(value)
         case _:
-            return "–" if value is None else f"{value:.3g}/s"
+            return "–" if value is None else f"{figure(value)}/s"
 
 
 def _plain(cell: Any) -> str:

@@ -94,7 +94,7 @@ def _vitals(answer: Mapping[str, Any]) -> Text:
         f"up {render.seconds(answer['uptime_s'])}",
         f"config v{config['version']}",
         f"{up}/{len(workers)} workers",
-        f"{traffic['requests_per_s']:.3g} requests/s",
+        f"{render.figure(traffic['requests_per_s'])} requests/s",
         f"{render.share(traffic.get('failure_ratio'))} fail",
         f"{render.share(traffic.get('refused_ratio'))} refused",
         f"p99 {render.seconds(traffic.get('latency_p99_s'))}",
@@ -193,7 +193,7 @@ def busiest(answer: Mapping[str, Any], _: datetime) -> RenderableType:
         ("ROUTE", "REQUESTS/S#", "FAIL#", "REFUSED#", "P50#", "P99#", "IN FLIGHT#", "ASKED AGAIN#", "BREAKER"),
         (
             (
-                row["name"], f"{row['requests_per_s']:.3g}", render.share(row["failure_ratio"]),
+                row["name"], render.figure(row["requests_per_s"]), render.share(row["failure_ratio"]),
                 render.share(row["refused_ratio"]), render.seconds(row.get("latency_p50_s")),
                 render.seconds(row.get("latency_p99_s")), row["in_flight"], again(row), render.state(row["breaker"]),
             )
@@ -206,7 +206,7 @@ def busiest(answer: Mapping[str, Any], _: datetime) -> RenderableType:
 def again(row: Mapping[str, Any]) -> str:
     """Return how many requests come for each first try, as `×1.8`; nothing where nobody retries too soon."""
     amplified = row.get("amplification") or 1.0
-    return f"×{amplified:.2g}" if amplified >= AMPLIFIED else ""
+    return f"×{render.figure(amplified)}" if amplified >= AMPLIFIED else ""
 
 
 def events(

@@ -23,7 +23,7 @@ from sidecar.facts import Mode, Moment, RouteSecond
 from sidecar.guard.policies import ConcurrencyPolicy, GuardPolicy, LimitMode
 from sidecar.incident.lifecycle import Incident, Severity, Verdict
 from sidecar.incident.telling import title
-from sidecar.incident.words import many, percent, rfc3339
+from sidecar.incident.words import figure, many, percent, rfc3339
 from sidecar.link.frames import Decided
 from sidecar.measure import histogram
 
@@ -71,7 +71,9 @@ class Documents:
         figures = traffic(rows, RECENT_S)
         if not figures["requests_per_s"]:
             return "no traffic"
-        return f"all well: {figures['requests_per_s']:.3g} requests/s, {percent(figures['failure_ratio'] or 0.0)} fail"
+        return (
+            f"all well: {figure(figures['requests_per_s'])} requests/s, {percent(figures['failure_ratio'] or 0.0)} fail"
+        )
 
     def _incidents_line(self, running: Sequence[Incident]) -> str:
         first = _first(running)

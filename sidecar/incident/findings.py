@@ -8,7 +8,7 @@ from typing import Any, Final
 from sidecar.incident.hypotheses import Hypothesis, ranked
 from sidecar.incident.impact import elsewhere
 from sidecar.incident.markup import code, text
-from sidecar.incident.words import duration, many, measured, percent, unix_of
+from sidecar.incident.words import duration, figure, many, measured, percent, unix_of
 
 Document = Mapping[str, Any]
 
@@ -81,7 +81,7 @@ def _measured(
         if again:
             lines.append(
                 f"- Clients of {code(route['route'])} asked again within the back-off: {again:,} of {came:,} requests, "
-                f"{came / max(came - again, 1):.2g} for each first try."
+                f"{figure(came / max(came - again, 1))} for each first try."
             )
         if route["breaker"] != "closed":
             lines.append(f"- The breaker of {code(route['route'])} was {text(route['breaker'])} at detection.")

@@ -49,7 +49,12 @@ def measured(value: float, unit: str) -> str:
         case "s":
             return duration(value)
         case _:
-            return f"{value:.3g}/s"
+            return f"{figure(value)}/s"
+
+
+def figure(value: float) -> str:
+    """Return a quantity with three digits that mean something, or whole: `0.25`, `12.3`, `3,080`."""
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
 def many(count: float, word: str) -> str:

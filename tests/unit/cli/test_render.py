@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.cli import render
 from sidecar.cli.status import event_line
+from sidecar.incident import words
 from tests.support import documents as d
 
 NOW = datetime(2026, 3, 1, 3, 20, tzinfo=UTC)
@@ -80,3 +81,11 @@ def test_error_line_without_place() -> None:
     assert [render.error_line(error), render.error_line({**error, "line": 3, "column": 7, "hint": ""})] == [
         "a.b: is wrong (fix it)", "3:7: a.b: is wrong",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.25, "0.25"), (12.34, "12.3"), (999.4, "999"), (999.7, "1,000"), (3083.0, "3,083")]
+)
+def test_figure(value: float, expected: str) -> None:
+    """A quantity is never written as a power of ten, here or in an incident."""
+    assert render.figure(value) == words.figure(value) == expected
