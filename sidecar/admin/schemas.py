@@ -224,7 +224,7 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "Overrides": listing("Override"),
     "Receiver": record(
         {"name": TEXT, "type": TEXT, "sent": COUNT, "failed": COUNT, "lost": COUNT, "waiting": COUNT},
-        {"problem": TEXT, "last_time": maybe(TIME)},
+        {"problem": TEXT, "last_time": maybe(TIME), "held_until_time": maybe(TIME)},
     ),
     "ReceiverTest": record({"name": TEXT, "type": TEXT, "ok": FLAG, "attempts": COUNT, "problem": TEXT}),
     "Status": _STATUS,

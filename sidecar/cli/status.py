@@ -178,6 +178,12 @@ def _troubles(answer: Mapping[str, Any], now: datetime) -> Iterator[str]:
             name, why = escape(receiver["name"]), escape(receiver.get("problem") or "")
             lost = f"{receiver['lost']} alerts lost" if receiver.get("lost") else ""
             yield f"receiver {name}: {', '.join(filter(None, (lost, why)))} → sidecar notify test {name}"
+        if held := receiver.get("held_until_time"):
+            count = f"{receiver['waiting']} message{'s' * (receiver['waiting'] != 1)}"
+            yield (
+                f"receiver {escape(receiver['name'])}: the hour's budget is spent, {count} held until {render.moment(held, now)} "
+                "→ sidecar incident list --state open"
+            )
 
 
 def top(session: Session) -> None:

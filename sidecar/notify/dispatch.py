@@ -30,7 +30,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -39,6 +39,7 @@ from aiolimiter import AsyncLimiter
 from sidecar import clock
 from sidecar.config.policies import ReceiverPolicy
 from sidecar.controller.effects import Alert
+from sidecar.incident.words import clock as clock_text
 from sidecar.incident.words import rfc3339
 from sidecar.notify.budget import Budget
 from sidecar.notify.log import LogReceiver
@@ -127,6 +128,7 @@ class Worker:
             "lost": self._lost,
             "folded": self._folded,
             "waiting": len(self._waiting) + self._delivering,
+            "held_until_time": self._held_until(),
             "problem": self._problem,
             "last_time": self._last_time,
         }
@@ -180,7 +182,23 @@ class Worker:
             return None, wait_s
         self._budget.spend(now)
         fold = self._page_held or (self._held and page is None)
-        return (self._fold() if fold and len(self._waiting) > 1 else self._take(page)), None
+        made = self._fold() if fold and len(self._waiting) > 1 else self._take(page)
+        return self._with_notice(made, now), None
+
+    def _with_notice(self, message: Message, now: float) -> Message:
+        """Say in the last message that the budget allows that silence does not mean quiet."""
+        wait_s = self._budget.wait_s(now, urgent=True)
+        if wait_s <= 0:
+            return message
+        until = clock_text(clock.wall().timestamp() + wait_s)
+        notice = f"budget   spent: what comes before {until} waits for one digest; until then look at `sidecar status`"
+        return replace(message, text=f"{message.text}\n{notice}")
+
+    def _held_until(self) -> str | None:
+        """Return when what waits may leave; None when nothing is held."""
+        now = clock.now()
+        wait_s = self._budget.wait_s(now, urgent=any(m.urgent for m in self._waiting))
+        return rfc3339(clock.wall().timestamp() + wait_s) if self._waiting and wait_s > 0 else None
 
     def _fold(self) -> Message:
         made = digest(list(self._waiting))
@@ -308,7 +326,7 @@ class Dispatcher:
             worker.put(message)
 
     def views(self) -> list[dict[str, Any]]:
-        """Return the receivers' counters: {name, type, sent, failed, lost, folded, waiting, problem, last_time}."""
+        """Return the receivers' counters: {name, type, sent, failed, lost, folded, waiting, held_until_time, problem, last_time}."""
         return [worker.view() for worker in self._workers.values()]
 
     async def test(self, name: str) -> dict[str, Any] | None:

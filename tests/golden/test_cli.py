@@ -157,7 +157,10 @@ def test_status_of_a_troubled_sidecar(folder: Path) -> None:
         "config": {**d.STATUS["config"], "diverged_from_file": True, "confirm_by_time": "2026-03-01T03:21:30Z"},
         "workers": [d.WORKER, {"worker": 1, "up": False}],
         "store": {"ok": False, "problem": "the disk is full"},
-        "receivers": [{**d.RECEIVER, "lost": 2, "problem": "answered 500"}],
+        "receivers": [
+            {**d.RECEIVER, "lost": 2, "problem": "answered 500"},
+            {**d.RECEIVER, "name": "chat", "waiting": 3, "held_until_time": "2026-03-01T03:40:00Z"},
+        ],
     }
     with admin_server(control) as url:
         compare("status-troubled", run(url, ["status"]))

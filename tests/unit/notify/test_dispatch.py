@@ -124,6 +124,20 @@ async def test_budget_folds_the_rest_into_one_digest() -> None:
     assert view(made, **expected) == expected
 
 
+async def test_the_last_message_of_the_hour_says_so() -> None:
+    """Whoever reads it knows that silence does not mean quiet; until when stands in the view, too."""
+    script = Script()
+    made = dispatcher(script, budget=lambda: Budget(per_hour=2, reserve=0))
+    for number in range(1, 5):
+        made.notify(alert(urgent=True, incident=number))
+    first, last = await script.messages(2)
+    assert "budget" not in first.text
+    assert last.text.splitlines()[-1].startswith("budget   spent: what comes before ")
+    assert made.views()[0]["held_until_time"] is not None
+    await made.close()
+    assert made.views()[0]["held_until_time"] is None
+
+
 async def test_a_drill_takes_nothing_from_the_budget() -> None:
     """What a drill says goes out though the hour is spent, and a real page after it still has its place."""
     script = Script()
