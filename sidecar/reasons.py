@@ -171,3 +171,10 @@ class Refusal:
     rule: str = ""
     detail: str = ""
     incident: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Would:
+    """What a control that only observes would have answered: of another type than a no, so that nobody gives it as one."""
+
+    refusal: Refusal

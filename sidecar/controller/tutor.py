@@ -188,6 +188,8 @@ class Tutor:
 
     def _demote(self, key: Key, by: str, now: Moment) -> None:
         self.cards[key] = self.cards.get(key, Scorecard()).demote(now.unix, by)
+        if any(key_of(signal) == key for signal in self.audible):
+            self._heard |= {key}  # what sounds now was raised before
         body = {"control": name_of(key), "why": self.cards[key].words()}
         self._book.event("control.demoted", now, author=by, scope=_scope(key), body=body)
 

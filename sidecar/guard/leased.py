@@ -30,7 +30,7 @@ from sidecar.facts import Scope, ScopeKind
 from sidecar.guard.bucket import Bucket, KeyedBuckets, Rate
 from sidecar.guard.limit import ALL, ROUTE, RULES, SERVICE, Limits
 from sidecar.guard.policies import BucketPolicy
-from sidecar.reasons import Refusal
+from sidecar.reasons import Refusal, Would
 
 MAX_HOT: Final = 128  # clients of one route
 REST: Final = "*"
@@ -115,13 +115,13 @@ class LeasedLimits(Limits):
         self._count(client, "" if refusal is None else refusal.rule, now)
         return refusal
 
-    def take_observing(self, client: str, now: float, would: list[Refusal], *, lenient: bool) -> Refusal | None:
+    def take_observing(self, client: str, now: float, would: list[Would], *, lenient: bool) -> Refusal | None:
         """Do what `Limits.take_observing` does, and count what was asked."""
         if self.plain and not lenient:
             return self.take(client, now)
         noted = len(would)
         refusal = super().take_observing(client, now, would, lenient=lenient)
-        found = refusal or (would[noted] if len(would) > noted else None)
+        found = refusal or (would[noted].refusal if len(would) > noted else None)
         self._count(client, "" if found is None else found.rule, now)
         return refusal
 

@@ -29,7 +29,7 @@ from typing import Final
 from sidecar.facts import OVERFLOW, Mode
 from sidecar.guard.bucket import EPSILON_S, KEPT, Bucket, KeyedBuckets, Rate
 from sidecar.guard.policies import LimitMode, LimitPolicy
-from sidecar.reasons import Reason, Refusal
+from sidecar.reasons import Reason, Refusal, Would
 
 _PLENTY: Final = float("inf")
 CLIENT, ROUTE, SERVICE = 1, 2, 4
@@ -117,7 +117,7 @@ class Limits:
         self._taken = ALL
         return None
 
-    def take_observing(self, client: str, now: float, would: list[Refusal], *, lenient: bool) -> Refusal | None:
+    def take_observing(self, client: str, now: float, would: list[Would], *, lenient: bool) -> Refusal | None:
         """
         Do what `take` does where some levels only observe, or all of them because *lenient*.
 
@@ -135,7 +135,7 @@ class Limits:
         if observed is None:
             self._charge(client, now, ALL)
         else:
-            would.append(observed)
+            would.append(Would(observed))
             self._charge(client, now, 0 if lenient else sum(enforced))
         return None
 

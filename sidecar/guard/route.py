@@ -22,7 +22,7 @@ from sidecar.guard.limit import Limits
 from sidecar.guard.policies import BreakerPolicy, Priority, RoutePolicy
 from sidecar.guard.shared import Shared
 from sidecar.guard.ticket import Ticket
-from sidecar.reasons import Refusal
+from sidecar.reasons import Refusal, Would
 
 _NEVER: Final = float("inf")
 _GATES_KEPT: Final = 64  # beyond it those of ended directives go
@@ -120,7 +120,7 @@ class RouteGuard:
             return refusal
         ticket = self.admit(client, now)
         if isinstance(ticket, Ticket):
-            ticket.would = (*ticket.would, refusal)
+            ticket.would = (*ticket.would, Would(refusal))
         return ticket
 
     def sent(self, ticket: Ticket, now: float) -> None:
@@ -200,7 +200,7 @@ class RouteGuard:
         if self._priority is Priority.PROBE:
             return self._admit_probe(client, ruling, now)
         self._find_late(now)
-        would: list[Refusal] = []
+        would: list[Would] = []
         passed: list[Gate] = []
         refusal = self._ask_directives(ruling, now, would, passed)
         if refusal is not None:
@@ -240,7 +240,7 @@ class RouteGuard:
         return _NO_RULING if found is None else found.clients.get(client, found.everyone)
 
     def _ask_directives(
-        self, ruling: rules.Ruling, now: float, would: list[Refusal], passed: list[Gate]
+        self, ruling: rules.Ruling, now: float, would: list[Would], passed: list[Gate]
     ) -> Refusal | None:
         if ruling.override is not None:
             refusal = overrides.refusal(ruling.override, now)
@@ -256,25 +256,25 @@ class RouteGuard:
             ruling.isolation.hold()
             if not (ruling.lenient or self._shared.observing):
                 return refusal
-            would.append(refusal)
+            would.append(Would(refusal))
         return None
 
-    def _ask_concurrency(self, ticket: Ticket, would: list[Refusal], now: float, *, lenient: bool) -> Refusal | None:
+    def _ask_concurrency(self, ticket: Ticket, would: list[Would], now: float, *, lenient: bool) -> Refusal | None:
         route, service, reach = self._concurrency, self._service, self._reach.cap
         if not (lenient or route.observed):
             if route.full():
                 return route.refusal()
         elif route.would_be_full():
-            would.append(route.refusal())
+            would.append(Would(route.refusal()))
             ticket.beyond |= 1
         if not (lenient or service.observed):
             return service.ask(ticket.client, self._priority, now)
         if service.would_be_full(reach):
-            would.append(service.refusal(reach))
+            would.append(Would(service.refusal(reach)))
             ticket.beyond |= 2
         return None
 
-    def _ask_breaker(self, ticket: Ticket, ruling: rules.Ruling, now: float, would: list[Refusal]) -> Refusal | None:
+    def _ask_breaker(self, ticket: Ticket, ruling: rules.Ruling, now: float, would: list[Would]) -> Refusal | None:
         breaker = self._breaker
         if breaker is None or ruling.allow:
             return None
@@ -285,7 +285,7 @@ class RouteGuard:
         if refusal is None:
             breaker.admit(ticket, now)
         elif ruling.lenient or breaker.observed:
-            would.append(refusal)
+            would.append(Would(refusal))
             return None
         return refusal
 

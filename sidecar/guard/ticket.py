@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.guard.breaker import NOT_COUNTED
-from sidecar.reasons import Refusal
+from sidecar.reasons import Would
 
 
 class Ticket:
@@ -35,7 +35,7 @@ class Ticket:
         self.generation = NOT_COUNTED
         self.beyond = 0
         self.settled = self.slow = self.trial = False
-        self.would: tuple[Refusal, ...] = ()
+        self.would: tuple[Would, ...] = ()
         self.directive: str | None = None
 
     def __repr__(self) -> str:

@@ -29,7 +29,7 @@ from sidecar.facts import OVERFLOW, Outcome, RouteGauges
 from sidecar.link.frames import RouteTick, Tick
 from sidecar.measure import histogram
 from sidecar.measure.heavy import HeavyClients
-from sidecar.reasons import TABLE, Party, Reason, Refusal
+from sidecar.reasons import TABLE, Party, Reason, Would
 
 MAX_NAMES: Final = 64  # methods × statuses, endpoints, statuses: each table
 MAX_PATHS: Final = 64
@@ -208,10 +208,11 @@ class RouteCounters:
             self._try(directive, kind[3])
         self._changed = True
 
-    def would(self, refusals: Iterable[Refusal]) -> None:
+    def would(self, observed: Iterable[Would]) -> None:
         """Count what observing controls would have refused (`Ticket.would`)."""
-        for refusal in refusals:
-            self._would[refusal.reason] = self._would.get(refusal.reason, 0) + 1
+        for each in observed:
+            reason = each.refusal.reason
+            self._would[reason] = self._would.get(reason, 0) + 1
             self._changed = True
 
     def rearrived(self) -> None:

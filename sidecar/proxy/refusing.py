@@ -17,7 +17,7 @@ from sidecar.proxy.hop import Peer
 from sidecar.proxy.plane import Live, Plane, Route
 from sidecar.proxy.route import path_template
 from sidecar.proxy.tap import jitter_ratio
-from sidecar.reasons import TABLE, Reason, Refusal, Row
+from sidecar.reasons import TABLE, Reason, Refusal, Row, Would
 
 
 def decide(
@@ -40,12 +40,12 @@ def decide(
 
 
 def would_have(
-    plane: Plane, live: Live, route: Route, key: str, head: RequestHead, would: Sequence[Refusal], now: float
+    plane: Plane, live: Live, route: Route, key: str, head: RequestHead, would: Sequence[Would], now: float
 ) -> None:
     """Count and tell what observing controls would have answered to a request that passed."""
     route.counters.would(would)
-    for refusal in would:
-        decide(plane, live, route, key, head, refusal, now, enforced=False)
+    for each in would:
+        decide(plane, live, route, key, head, each.refusal, now, enforced=False)
 
 
 def answer(

@@ -32,7 +32,7 @@ from sidecar.guard.guard import Ticket
 from sidecar.measure.counters import Kind, RouteCounters
 from sidecar.proxy.plane import Route
 from sidecar.proxy.shaper import Waiting, Waits
-from sidecar.reasons import Reason, Refusal
+from sidecar.reasons import Reason, Refusal, Would
 
 _MET: Final = Refusal(Reason.DRILL, 1.0, "drill", "a drill injects this failure")
 _QUICK_S: Final = 0.001
@@ -62,9 +62,9 @@ class _Counters(RouteCounters):
         """Count a re-arrival."""
         self._counters.rearrived()
 
-    def would(self, refusals: Iterable[Refusal]) -> None:
+    def would(self, observed: Iterable[Would]) -> None:
         """Count what observe mode would have refused."""
-        self._counters.would(refusals)
+        self._counters.would(observed)
 
     def end(
         self, client: str, kind: Kind, duration_s: float,

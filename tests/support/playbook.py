@@ -73,7 +73,7 @@ class Admit:
         """Tell whether *answer* is this yes."""
         return (
             isinstance(answer, Ticket)
-            and tuple(item.reason for item in answer.would) == self.would
+            and tuple(item.refusal.reason for item in answer.would) == self.would
             and answer.directive == self.directive
         )
 
@@ -85,7 +85,7 @@ class Admit:
 def seen(answer: Ticket | Refusal) -> str:
     """Return what the guard answered, as a line of the script."""
     if isinstance(answer, Ticket):
-        return str(Admit(tuple(item.reason for item in answer.would), answer.directive))
+        return str(Admit(tuple(item.refusal.reason for item in answer.would), answer.directive))
     return str(Refuse(answer.reason, answer.retry_after_s, answer.rule))
 
 

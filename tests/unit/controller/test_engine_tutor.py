@@ -246,3 +246,14 @@ def test_while_detection_only_observes_nobody_is_paged() -> None:
     world.run(10)
     assert world.alerts()
     assert not any(alert.urgent for alert in world.alerts())
+
+
+def test_what_sounds_at_the_demotion_was_raised_before() -> None:
+    """
+    The alarm over which a detector was demoted is no would-have one.
+    """
+    world = broken()
+    teach(world, Demote(NAME, "ops", "noisy"))
+    world.run(5)
+    shadow = control(world)["record"]["demoted"]
+    assert (shadow["would_have_raised"], shadow["seconds"]) == (0, 5)

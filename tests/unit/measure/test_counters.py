@@ -6,7 +6,7 @@ from sidecar.link.frames import RouteTick, Tick
 from sidecar.link.wire import Decoder, encode
 from sidecar.measure import histogram
 from sidecar.measure.counters import MAX_CELLS, MAX_NAMES, MAX_TRIALS, Meter, RouteCounters
-from sidecar.reasons import Reason, Refusal
+from sidecar.reasons import Reason, Refusal, Would
 from tests.support import cost
 from tests.support.playbook import FAILURE, PENDING, Playbook, breaker
 
@@ -161,7 +161,7 @@ def test_would_refuse_is_counted_by_reason() -> None:
     What observing controls would have refused is apart from what was refused.
     """
     counters = RouteCounters()
-    counters.would((Refusal(Reason.RATE_LIMITED), Refusal(Reason.BREAKER_OPEN), Refusal(Reason.RATE_LIMITED)))
+    counters.would(Would(Refusal(reason)) for reason in (Reason.RATE_LIMITED, Reason.BREAKER_OPEN, Reason.RATE_LIMITED))
     tick = ticked(counters)
     assert (tick.would_refuse, tick.refused) == ({"rate_limited": 2, "breaker_open": 1}, {})
 
