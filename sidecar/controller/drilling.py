@@ -34,15 +34,16 @@ from sidecar.controller.commands import Done, Practice, Rejected, RejectedKind, 
 from sidecar.controller.effects import SetFaults
 from sidecar.controller.history import History
 from sidecar.controller.intake import Intake
+from sidecar.controller.readiness import Readiness
 from sidecar.decide.lease import AUTOMATION, later
+from sidecar.decide.policies import Response
 from sidecar.decide.policy import CAUSES
 from sidecar.decide.suspect import Version
 from sidecar.detect.bank import Bank
-from sidecar.facts import Detector, Fault, Mode, Moment, RouteSecond, Scope, Signal
+from sidecar.facts import Fault, Mode, Moment, RouteSecond, Scope, Signal
 from sidecar.incident import drill as drills
 from sidecar.incident.drill import Drill, DrillKind, DrillState, Stage
 from sidecar.incident.lifecycle import Incident
-from sidecar.incident.words import duration
 from sidecar.measure.histogram import merge
 from sidecar.reasons import Reason
 
@@ -53,15 +54,6 @@ REFUSED_RATIO: Final = 0.8
 TROUBLE_FAILURES, TROUBLE_RATIO = 5, 0.2
 LATENCY_S: Final = 2.0
 _ON_REQUESTS: Final = (DrillKind.ERRORS, DrillKind.LATENCY, DrillKind.HANG)
-_FOUND_BY: Final = {
-    DrillKind.ERRORS: (Detector.ERRORS,),
-    DrillKind.LATENCY: (Detector.ERRORS, Detector.LATENCY),
-    DrillKind.HANG: (Detector.ERRORS, Detector.LATENCY),
-    DrillKind.SURGE: (Detector.SURGE,),
-    DrillKind.BAD_CONFIG: (Detector.REFUSALS,),
-}  # what must be warm
-_STANDING: Final = ("alarm", "recovering")
-_MISTAKEN: Final = (*CAUSES, Detector.SURGE, Detector.SILENCE, Detector.REFUSALS)
 
 
 class Drilling:
@@ -77,6 +69,7 @@ class Drilling:
         self._history = history
         self._bank = bank
         self._intake = intake
+        self._readiness = Readiness(book, history, bank)
         self._drills: list[Drill] = []
         self._version: Version | None = None
         self._told_forgotten: set[int] = set()
@@ -116,19 +109,20 @@ class Drilling:
 
     def start(self, command: StartDrill, compiled: Compiled, now: Moment) -> Done | Rejected:
         """Begin a drill, or say why not."""
-        problem = self._problem(command, now)
+        problem = self._readiness.problem(command, self.running, now)
         if problem is not None:
             return problem
         kind, route = DrillKind(command.kind), command.route
         guards = compiled.guard.routes.get(route)
-        breaker = guards.breaker if guards is not None else None
-        respond = compiled.respond
+        breaker, respond = guards.breaker if guards is not None else None, compiled.respond
         targets = drills.targets(
             kind,
             breaker=breaker is not None and Mode.ENFORCE is breaker.mode is compiled.guard.mode,
             ramp_s=respond.ramp_hold_s * len(respond.ramp),
             clear_s=respond.clear_after_s,
             receivers=bool(compiled.receivers),
+            isolates=Mode.ENFORCE is compiled.mode is compiled.detect.mode is respond.mode
+            and respond.action is not Response.OBSERVE,
         )
         ends = later(now, command.for_s)
         drill = Drill(self._book.number_drill(), kind, route, command.share_ratio, command.author, now, ends, targets)
@@ -143,42 +137,6 @@ class Drilling:
         body = {"id": drill.id, "kind": kind.value, "for_s": command.for_s, "share": command.share_ratio}
         self._book.event("drill.started", now, author=command.author, scope=Scope.route(route), body=body)
         return Done(drill.document())
-
-    def _problem(self, command: StartDrill, now: Moment) -> Rejected | None:
-        if command.route not in self._history.routes:
-            known = ", ".join(self._history.routes)
-            return Rejected(RejectedKind.NOT_FOUND, f"there is no route '{command.route}'", f"the routes are {known}")
-        if not drills.SHORTEST_S <= command.for_s <= drills.LONGEST_S:
-            wanted = f"use --for {duration(drills.SHORTEST_S)} to {duration(drills.LONGEST_S)}, such as 60s"
-            return Rejected(RejectedKind.INVALID, f"a drill of {duration(command.for_s)} is not possible", wanted)
-        if self.running is not None:
-            return _conflict(f"drill {self.running.id} is {self.running.state}", "`sidecar drill stop` ends it")
-        if asking := self._book.asking():
-            return _conflict(f"incident {asking[0].id} is open", "drill when nothing else is wrong")
-        rows = self._history.window((command.route,), now.at - WATCH_S)
-        rate = sum(row.arrivals for row in rows) / WATCH_S
-        if rate < drills.LEAST_PER_S:
-            least = f"at least {drills.LEAST_PER_S:g}/s are needed: send some traffic first"
-            return _conflict(f"{command.route} gets {rate:.2g} requests a second", least)
-        return self._not_ready(DrillKind(command.kind), command.route)
-
-    def _not_ready(self, kind: DrillKind, route: str) -> Rejected | None:
-        """Say which detector that must find it could not; None when all can."""
-        controls = {control.name: control for control in self._bank.inventory() if control.route == route}
-        standing = [d for (name, d), state in self._bank.states().items() if name == route and state in _STANDING]
-        for detector in standing:
-            if detector in _MISTAKEN:  # what it still says of before would be taken for the drill's detection
-                problem = f"detect.{detector.value} on {route} has not cleared after what was before"
-                return _conflict(problem, "drill again when it has been quiet for `detect.clear_after`")
-        for detector in _FOUND_BY[kind]:
-            control = controls[f"detect.{detector.value}"]
-            if control.state == "cannot run":
-                return _conflict(f"{control.name} cannot run: {control.why}", "drill again when it is warm")
-            if control.state == Mode.OFF.value:
-                return _conflict(
-                    f"{control.name} is off: nobody would find it", "set detect.mode to observe or enforce"
-                )
-        return None
 
     def _pretend_version(self, drill: Drill, now: Moment) -> None:
         number = self._book.versions[-1].number if self._book.versions else 1

@@ -14,7 +14,7 @@ Tables (seconds; from the fault's start, `told` from the detection, `recovered` 
     attributed   10       25     35        45      50            its scope is the route
     evidence     5        20     30        40      45            the last 120 s are frozen in it
     told         2        2      2         2       2             every receiver has taken a message (where there is one)
-    isolated     10       –      –         –       –             an isolation covers the route
+    isolated     10       –      –         –       –             an isolation covers the route (where automation enforces)
     blamed       –        –      –         –       50            the config version is named as the first suspect
     recovered    120 and what the ramp takes                     nothing is isolated, and the incident is resolved
 
@@ -150,7 +150,13 @@ class Drill:
 
 
 def targets(
-    kind: DrillKind, *, breaker: bool, ramp_s: float, clear_s: float, receivers: bool = True
+    kind: DrillKind,
+    *,
+    breaker: bool,
+    ramp_s: float,
+    clear_s: float,
+    receivers: bool = True,
+    isolates: bool = True,
 ) -> dict[Stage, float]:
     """
     Return what a drill of *kind* must reach.
@@ -160,13 +166,14 @@ def targets(
         ramp_s: The shortest time that a whole ramp takes.
         clear_s: How long an alarm must be quiet.
         receivers: Somebody is told.
+        isolates: Automation may; in observe mode it does not.
     """
     detected = _DETECTED[kind]
     made = {_S.REFLEX: detected} if breaker and kind is _D.ERRORS else {}
     made |= {_S.DETECTED: detected, _S.ATTRIBUTED: detected + MORE_S, _S.EVIDENCE: detected}
     if receivers:
         made[_S.TOLD] = TOLD_S
-    if kind is _D.ERRORS:
+    if kind is _D.ERRORS and isolates:
         made[_S.ISOLATED] = detected + MORE_S
     if kind is _D.BAD_CONFIG:
         made[_S.BLAMED] = detected + MORE_S

@@ -14,11 +14,13 @@ from sidecar.controller.commands import (
     Rejected,
     Release,
     ReleaseVerdict,
+    SetOverride,
     StartDrill,
     StopDrill,
 )
+from sidecar.facts import Action, Mode, Scope
 from tests.support.plays import break_route, broken, warm
-from tests.support.world import Flow, World
+from tests.support.world import Flow, World, compiled
 
 
 def practise(world: World, command: Practice) -> Done | Rejected:
@@ -53,6 +55,20 @@ def test_an_errors_drill_runs_through_every_stage() -> None:
     assert drill(world)["state"] == "passed", drill(world)
     assert stages(world) == dict.fromkeys(("detected", "attributed", "evidence", "told", "isolated", "recovered"), True)
     assert world.live() == []
+
+
+def test_what_automation_may_not_do_is_no_stage() -> None:
+    """
+    In observe mode nothing is isolated, and a drill does not fail for it; an override on the route is named instead.
+    """
+    world = warm(config=compiled(("checkout", "search"), mode=Mode.OBSERVE))
+    start(world)
+    assert "isolated" not in stages(world)
+    other = warm()
+    other.command(SetOverride(Scope.route("checkout"), Action.ALLOW, 60.0, "why", "ops"))
+    answer = practise(other, StartDrill("errors", "checkout", 30.0, "ops"))
+    assert isinstance(answer, Rejected)
+    assert answer.hint == "sidecar override clear route:checkout"
 
 
 def test_a_receiver_that_hears_nothing_fails_the_drill() -> None:
