@@ -7,12 +7,15 @@ The cases of `tests/unit/detect/test_attribution_cases.py` ask whether the culpr
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
 from sidecar.controller.commands import Confirm, Done
-from sidecar.facts import Scope
+from sidecar.controller.respond import NARROWS_S
+from sidecar.decide.policy import Case
+from sidecar.facts import Moment, Scope
 from sidecar.guard.policies import BreakerPolicy
 from tests.support.culprits import KINDS, WARM_S, Shop
 from tests.support.innocents import Loop
@@ -79,8 +82,10 @@ def test_what_was_isolated_too_widely_is_narrowed(too_wide: Loop) -> None:
     """
     loop, shop = too_wide, too_wide.shop
     culprit = Scope.client(shop.route, shop.name)
+    begun_s = loop.now.at
     loop.until(lambda: culprit in loop.acted, 120)
 
+    assert loop.now.at - begun_s >= NARROWS_S
     wide, narrow = loop.isolations.values()
     assert (wide["state"], wide["ended_why"]) == ("superseded", f"only {culprit} fails")
     assert (narrow["scope"], narrow["incident"]) == (str(culprit), wide["incident"])
@@ -97,6 +102,25 @@ def test_the_trials_add_up_until_they_show_who_it_is() -> None:
     for shop in gateways(12, weight=4.0):
         loop = Loop(shop).run(WARM_S, broken=False)
         loop.until(lambda loop=loop, shop=shop: Scope.client(shop.route, shop.name) in loop.acted, 120)  # type: ignore[misc]
+
+
+def test_what_is_claimed_of_the_whole_is_not_narrowed(too_wide: Loop) -> None:
+    """
+    Seconds that name somebody else, or the route as well, begin the five seconds anew.
+    """
+    responder, now = too_wide.engine._responder, too_wide.now
+    (wide,) = too_wide.engine._book.live()
+    signal = next(signal for signal in too_wide.engine.claims if signal.scope == wide.scope)
+
+    def narrows(at: float, name: str, *, also: Scope | None = None) -> bool:
+        scopes = [Scope.client(wide.scope.name, name), *([also] if also else [])]
+        cases = [Case(scope, (replace(signal, scope=scope),), True, True, 100) for scope in scopes]
+        return responder._narrows(wide, cases[0], cases, Moment(now.at + at, now.unix + at))
+
+    assert [narrows(at, "a") for at in (0.0, 4.0, 5.0)] == [False, False, True]
+    assert [narrows(at, "b") for at in (6.0, 10.0, 11.0)] == [False, False, True]
+    assert not narrows(12.0, "b", also=wide.scope)
+    assert [narrows(at, "b") for at in (13.0, 17.0, 18.0)] == [False, False, True]
 
 
 def test_what_a_person_confirmed_stays_as_it_is(too_wide: Loop) -> None:

@@ -168,6 +168,23 @@ def test_ten_thousand_are_known_in_a_storm() -> None:
     assert len(play.storm._keys) == PLACES
 
 
+def test_when_the_table_shrinks_who_waits_longest_stays() -> None:
+    """
+    Of those who share a place in the small table the one with the longest wait is still known.
+    """
+    play = Play()
+    play.storm.second({"shop": (10, 10)}, 0.0)
+    for number in range(10_000):
+        wait_s = 5000.0 if number < 100 else 3000.0
+        play.refused(0.0, Refusal(Reason.BREAKER_OPEN, wait_s), client=str(number))
+    for at in (1000.0, 2000.0):
+        play.storm.second({"shop": (10, 10)}, at)
+    assert len(play.storm._keys) == PLACES
+    play.storm.raging = {"shop"}
+    known = sum(play.storm.comes_again("shop", str(number), "GET", "/a", 2001.0) for number in range(100))
+    assert known >= 95
+
+
 def test_in_a_storm_a_shared_limit_spreads_those_who_return() -> None:
     """
     The next token of all is nobody's: a re-arrival at a shared limit waits longer and jittered, at its own it is exact.
