@@ -113,6 +113,7 @@ def _follow(session: Session, answer: Answer) -> None:
     except KeyboardInterrupt:
         with contextlib.suppress(KeyboardInterrupt):
             answer = client.call("POST", "/drills/stop", body={})
+            typer.echo("what was isolated is given back on evidence; then `sidecar drill list` has the grade", err=True)
     session.print(answer, graded)
     if answer.body["state"] != "passed":
         raise typer.Exit(Exit.REFUSED)
