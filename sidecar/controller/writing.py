@@ -4,7 +4,7 @@ Writes an incident's post-mortem: gathers its own record, and hands it to `incid
 Theory
     The record is the incident's document, its events, what it cost, what was frozen at its detection, and its proposals.
     Beside its own events stand those around it that name no incident but belong to its story: the breaker's first trip,
-    versions, overrides, silences and drills on its scope, from `BEFORE_S` before the onset to its end. All of it is
+    overrides, silences and drills on its scope from `LEAD_S` before the onset to its end, versions from `BEFORE_S` before it. All of it is
     stored, so the same record gives the same bytes in any process.
 
 What can go wrong
@@ -22,6 +22,7 @@ from sidecar.controller.engine import Engine
 from sidecar.controller.learning import Learning
 from sidecar.controller.ports import Document
 from sidecar.facts import Scope, ScopeError
+from sidecar.incident.account import LEAD_S
 from sidecar.incident.documents import ACCOUNT
 from sidecar.incident.postmortem import Record, postmortem
 from sidecar.incident.words import unix_of
@@ -113,7 +114,7 @@ def _events(store: Store, incident: Document) -> Sequence[Document]:
         for row in near
         if row["incident"] is None
         and row["kind"] in AROUND
-        and onset - BEFORE_S <= row["unix"] <= until
+        and onset - (BEFORE_S if row["kind"].startswith("config.") else LEAD_S) <= row["unix"] <= until
         and _touches(row["scope"], scope)
     ]
     return sorted([*own, *around], key=lambda row: int(row["sequence"]))

@@ -183,6 +183,9 @@ _SENTENCES: Final[Mapping[str, Callable[[Document, Document], str]]] = {
         f"Silence {b['id']} on {code(e['scope'])}: nobody is told for {duration(b['ttl_s'])}{_reason(b)}"
     ),
     "silence.ended": lambda e, b: f"Silence {b['id']} on {code(e['scope'])} has {text(b['why'])}",
+    "proposal.made": lambda _, b: f"Proposal {b['id']} is made: {text(b['why'])}",
+    "proposal.applied": lambda _, b: f"Proposal {b['id']} is applied as config version {b['version']}",
+    "proposal.dismissed": lambda _, b: f"Proposal {b['id']} is dismissed{_reason(b)}",
     "drill.started": lambda e, b: (
         f"Drill {b['id']} begins: {text(b['kind'])} on {code(e['scope'])}, {percent(b['share'])} of the requests, for "
         f"{duration(b['for_s'])}"

@@ -23,6 +23,7 @@ def _whole(incident: Document) -> list[str]:
     refused = sum(row["refused"] for row in cost["scopes"])
     other = max(refused - cost["refused"], 0)
     drilled = sum(row["drilled"] for row in cost["scopes"])
+    would = collateral(incident["collateral"]["would_have_succeeded_ratio"]) if cost["refused"] else "–"
     lines = [
         "## Impact",
         "",
@@ -30,7 +31,7 @@ def _whole(incident: Document) -> list[str]:
         "|---|---|",
         f"| requests failed by the upstream | {cost['failed']:,} |",
         f"| requests refused by isolations | {cost['refused']:,} |",
-        f"| of these, would have succeeded | {collateral(incident['collateral']['would_have_succeeded_ratio'])} |",
+        f"| of these, would have succeeded | {would} |",
         f"| requests refused by breaker, limits and others | {other:,} |",
         f"| seconds with a failed request, or one that an isolation refused | {cost['seconds']:,} |",
     ]

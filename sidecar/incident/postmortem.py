@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sidecar.incident import chronicle, findings
 from sidecar.incident.impact import impact
@@ -23,6 +23,12 @@ from sidecar.incident.markup import code, setting, text
 from sidecar.incident.words import clock, duration, many, percent, rfc3339, unix_of
 
 Document = Mapping[str, Any]
+
+SLACK_S: Final = 5.0  # the onset is an estimate
+_ANSWERS: Final = (
+    "incident.acknowledged", "incident.note", "runbook.ticked", "verdict.", "config.rolled_back", "override.set",
+    "breaker.reset",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,8 @@ def _summary(record: Record) -> list[str]:
     incident, events = record.incident, record.events
     sentences = [_when(incident), _how_much(incident), _found(incident), _done(incident), _answered(incident, events)]
     again = sum(event["kind"] == "incident.reopened" for event in events)
-    opened = sum(event["kind"] == "breaker.opened" for event in events)
+    onset = unix_of(incident["onset_time"])
+    opened = sum(event["kind"] == "breaker.opened" and event["unix"] >= onset - SLACK_S for event in events)
     if again:
         sentences.append(f"It was over and came back {many(again, 'time')}.")
     if opened:
@@ -146,18 +153,17 @@ def _done(incident: Document) -> str:
 
 
 def _answered(incident: Document, events: Sequence[Document]) -> str:
-    first = _first_answer(events)
+    onset = unix_of(incident["onset_time"])
+    first = _first_answer(events, onset)
     if first is None:
         return "No person answered."
-    onset = unix_of(incident["onset_time"])
     return f"{text(first['author'])} was the first to answer, {_after(first['unix'] - onset)} the onset."
 
 
-def _first_answer(events: Sequence[Document]) -> Document | None:
-    """Return the first thing that a person said: to acknowledge, judge, note or tick is to answer."""
-    kinds = ("incident.acknowledged", "incident.note", "runbook.ticked", "verdict.")
-    said = (event for event in events if event["kind"].startswith(kinds) and event["author"] != "automation")
-    return next(said, None)
+def _first_answer(events: Sequence[Document], onset_unix: float) -> Document | None:
+    """Return the first thing that a person said or did: to acknowledge, judge, note, tick, roll back or override is to answer."""
+    said = (e for e in events if e["kind"].startswith(_ANSWERS) and e["author"] != "automation")
+    return next((event for event in said if event["unix"] >= onset_unix), None)
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
@@ -166,7 +172,7 @@ def _first_answer(events: Sequence[Document]) -> Document | None:
 def _times(incident: Document, events: Sequence[Document]) -> list[str]:
     onset = unix_of(incident["onset_time"])
     told = next((event["unix"] for event in events if event["kind"] == "incident.notified"), None)
-    answered = _first_answer(events)
+    answered = _first_answer(events, onset)
     rows = (
         ("detected", _unix(incident, "opened")),
         ("people told", told),

@@ -120,6 +120,27 @@ def test_the_summary_says_it_all_in_words() -> None:
     assert "isolation of `route:checkout`, under a lease. lea was the first to answer, " in summary
 
 
+def test_a_rollback_is_an_answer_and_an_old_trip_is_not_its_own() -> None:
+    """
+    Who rolls back has answered, before the verdict; what the breaker did minutes before the onset is not counted.
+    """
+    kept = record(ended())
+    onset = kept.events[0]["unix"]
+    back = {
+        **kept.events[0],
+        "kind": "config.rolled_back",
+        "author": "kim",
+        "unix": onset + 1.0,
+        "body": {"version": 3},
+    }
+    trip = {**kept.events[0], "kind": "breaker.opened", "unix": onset - 60.0, "body": {"open_s": 4.0, "detail": "x"}}
+
+    draft = postmortem(replace(kept, events=[trip, back, *kept.events]))
+
+    assert "kim was the first to answer" in draft
+    assert "The breaker opened" not in draft.split("## Impact", maxsplit=1)[0]
+
+
 def test_the_culprit_is_the_first_hypothesis() -> None:
     """
     Parts of the traffic are ranked by what they explain: the path that fails while all others are well stands first.
