@@ -22,6 +22,8 @@ Tables
     Advisory: it raises and never isolates. A minute in which errors, latency or a trip claim something, or in which the
     route is frozen (a drill, an override), is neither judged nor learnt: it is somebody else's.
 
+    Between two minutes the streams sleep, packed into one record of the route (`SlowDetector.pack`).
+
 What can go wrong
     It says nothing on the first day and knows little of the day's rhythm for some more. The time of day is that of
     a clock which stands still while the controller is down: after a pause of an hour the profile is an hour off, for
@@ -40,7 +42,7 @@ from sidecar.detect.cusum import FALSE_ALARMS
 from sidecar.detect.keep import Document, Names, keep, revive
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.quantiles import quantile_s
-from sidecar.detect.slow import Reading, SlowDetector, SlowPolicy
+from sidecar.detect.slow import RECORD_BYTES, SlowDetector, SlowPolicy
 from sidecar.facts import Detector, RouteSecond, Scope, Signal
 from sidecar.measure.histogram import SIZE
 
@@ -54,6 +56,8 @@ LONGEST_WAIT: Final = 10  # minutes
 CLEAR_RATIO: Final = 0.5
 CLEAR_MINUTES: Final = 10
 EPISODE_MINUTES: Final = 100
+_READING: Final = 4  # of a stream: rarity, recent and expected value, values so far
+_FULL: Final = 65_535  # of a bucket in a minute; then all are halved, which moves no quantile
 
 
 def level(policy: DetectPolicy) -> float:
@@ -67,37 +71,38 @@ class DriftDetector:
     The slow path of one route, or of the pool of quiet routes.
 
     Attributes:
-        rarity: Of the last minute, the greatest of the four streams.
         threshold: The rarity that raises.
         minutes: How many were taken.
         since_at: When the claim that stands began; None without one.
     """
 
     __slots__ = (
-        "_calm", "_counts", "_lead", "_lived", "_offset_s", "_policy", "_readings", "_streams", "_sums", "_waited",
-        "minutes", "rarity", "since_at", "threshold",
+        "_asleep", "_calm", "_counts", "_lead", "_lived", "_offset_s", "_readings", "_sums", "_waited", "minutes",
+        "since_at", "threshold",
     )  # fmt: skip
-    KEPT: ClassVar[Names] = ("_calm", "_lead", "_lived", "_waited", "minutes", "rarity")
+    KEPT: ClassVar[Names] = ("_calm", "_lead", "_lived", "_waited", "minutes")
     TIMES: ClassVar[Names] = ("since_at",)
 
     def __init__(self, policy: DetectPolicy) -> None:
-        self._policy = policy
         self.threshold = level(policy)
-        slow = SlowPolicy(threshold=self.threshold, episode=EPISODE_MINUTES)
-        self._streams = tuple(SlowDetector(slow) for _ in STREAMS)
-        self._readings: list[Reading | None] = [None] * len(STREAMS)
-        self._sums = array(
-            "d", bytes(8 * 4)
-        )  # seconds and arrivals of the minute; judged and failed since the last value
-        self._counts = array("f", bytes(4 * SIZE))
+        self._asleep = bytearray(len(STREAMS) * RECORD_BYTES)
+        for i in range(len(STREAMS)):
+            self._lay_down(i, self._stream())
+        self._readings = array("d", [0.0]) * (len(STREAMS) * _READING)
+        self._sums = array("d", [0.0]) * 4  # seconds and arrivals of the minute; judged and failed since the last value
+        self._counts = array("H", [0]) * SIZE
         self._offset_s = 0.0
         self._waited = self._calm = self._lead = self._lived = 0
         self.minutes = 0
-        self.rarity = 0.0
         self.since_at: float | None = None
 
     def __repr__(self) -> str:
         return f"<DriftDetector {self.state} {self.rarity:.1f}/{self.threshold:.1f} after {self.minutes} min>"
+
+    @property
+    def rarity(self) -> float:
+        """Return the rarity of the last minute, the greatest of the four streams."""
+        return max(self._readings[::_READING])
 
     @property
     def state(self) -> State:
@@ -128,16 +133,23 @@ class DriftDetector:
         sums[1] += second.arrivals
         sums[2] += second.judged
         sums[3] += second.failures
-        counts = self._counts
         for i, count in second.latency.items():
-            counts[i] += count
+            self._count(i, count)
         if sums[0] >= MINUTE_S:
             self._end_minute(second.at)
 
+    def _count(self, bucket: int, count: int) -> None:
+        counts = self._counts
+        while counts[bucket] + count > _FULL:
+            count //= 2
+            for i, held in enumerate(counts):
+                counts[i] = held // 2
+        counts[bucket] += count
+
     def _drop(self) -> None:
         if any(self._sums):
-            self._sums = array("d", bytes(8 * 4))
-            self._counts = array("f", bytes(4 * SIZE))
+            self._sums = array("d", [0.0]) * 4
+            self._counts = array("H", [0]) * SIZE
             self._waited = 0
 
     def _end_minute(self, at: float) -> None:
@@ -149,28 +161,42 @@ class DriftDetector:
         if judged >= LEAST_REQUESTS or (judged and self._waited >= LONGEST_WAIT):
             values[1:] = failed / judged, quantile_s(self._counts, 0.5), quantile_s(self._counts, 0.95)
             self._sums[2] = self._sums[3] = 0.0
-            self._counts = array("f", bytes(4 * SIZE))
+            self._counts = array("H", [0]) * SIZE
             self._waited = 0
         self._judge(values, at)
 
     def _judge(self, values: list[float | None], at: float) -> None:
         raised: list[int] = []
-        for i, (stream, value) in enumerate(zip(self._streams, values, strict=True)):
+        for i, value in enumerate(values):
             if value is None:
                 continue
-            reading = self._readings[i] = stream.observe(at + self._offset_s, value)
+            stream = self._stream(i)
+            reading = stream.observe(at + self._offset_s, value)
+            self._lay_down(i, stream)
+            self._show(i, (reading.rarity, reading.recent, reading.expected, stream.seen))
             if reading.alarm:
                 raised.append(i)
-        self.rarity = max(self._rarity_of(i) for i in range(len(STREAMS)))
         if raised and self.since_at is None and not self.cold:
             self.since_at, self._calm, self._lived = at - MINUTE_S, 0, 0
             self._lead = max(raised, key=self._rarity_of)
         elif self.since_at is not None:
             self._live()
 
+    def _stream(self, stream: int | None = None) -> SlowDetector:
+        """Wake a stream up; without a number a new one."""
+        policy = SlowPolicy(threshold=self.threshold, episode=EPISODE_MINUTES)
+        if stream is None:
+            return SlowDetector(policy)
+        return SlowDetector.unpacked(policy, bytes(self._asleep[RECORD_BYTES * stream : RECORD_BYTES * (stream + 1)]))
+
+    def _lay_down(self, stream: int, awake: SlowDetector) -> None:
+        self._asleep[RECORD_BYTES * stream : RECORD_BYTES * (stream + 1)] = awake.pack()
+
+    def _show(self, stream: int, reading: tuple[float, float, float, float]) -> None:
+        self._readings[_READING * stream : _READING * (stream + 1)] = array("d", reading)
+
     def _rarity_of(self, stream: int) -> float:
-        reading = self._readings[stream]
-        return reading.rarity if reading is not None else 0.0
+        return self._readings[_READING * stream]
 
     def _live(self) -> None:
         self._lived += 1
@@ -185,23 +211,20 @@ class DriftDetector:
 
     def apply(self, policy: DetectPolicy) -> None:
         """Judge by *policy* from now on; what was learnt stays."""
-        self._policy = policy
         self.threshold = level(policy)
-        for stream in self._streams:
-            stream.apply(SlowPolicy(threshold=self.threshold, episode=EPISODE_MINUTES))
 
     def signal(self, scope: Scope) -> Signal | None:
         """Return the claim while it stands."""
-        reading = self._readings[self._lead]
-        if self.since_at is None or reading is None:
+        if self.since_at is None:
             return None
+        rarity, recent, expected, seen = self._readings[_READING * self._lead : _READING * (self._lead + 1)]
         return Signal(
             Detector.DRIFT,
             scope,
-            value=reading.recent,
-            baseline=reading.expected,
-            sample=self._streams[self._lead].seen,
-            score=reading.rarity,
+            value=recent,
+            baseline=expected,
+            sample=round(seen),
+            score=rarity,
             threshold=self.threshold,
             since_at=self.since_at,
             unit=UNITS[self._lead],
@@ -215,21 +238,24 @@ class DriftDetector:
             "offset_s": self._offset_s,
             "sums": list(self._sums),
             "counts": [[i, count] for i, count in enumerate(self._counts) if count],
-            "streams": [stream.snapshot() for stream in self._streams],
-            "readings": [
-                None if one is None else [one.rarity, one.score, one.alarm, one.recent, one.expected]
-                for one in self._readings
-            ],
+            "streams": [self._stream(i).snapshot() for i in range(len(STREAMS))],
+            "shown": list(self._readings),
         }
 
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
         """Put a snapshot back, its times moved by *shift_s*."""
-        for stream, document in zip(self._streams, row["streams"], strict=True):
+        for i, document in zip(range(len(STREAMS)), row["streams"], strict=True):
+            stream = self._stream()
             stream.restore(document)
+            self._lay_down(i, stream)
         revive(self, row, shift_s)
         self._offset_s = row["offset_s"] - shift_s  # the day goes on where it stopped
-        self._readings = [None if one is None else Reading(*one) for one in row["readings"]]
+        if "shown" in row:
+            self._readings = array("d", row["shown"])
+        for i, one in enumerate(row.get("readings", ())):  # of an older release: rarity, score, alarm, recent, expected
+            if one is not None:
+                self._show(i, (one[0], one[3], one[4], row["streams"][i]["seen"]))
         self._sums = array("d", row["sums"])
-        self._counts = array("f", bytes(4 * SIZE))
+        self._counts = array("H", [0]) * SIZE
         for i, count in row["counts"]:
-            self._counts[i] = count
+            self._count(i, int(count))

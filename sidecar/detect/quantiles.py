@@ -24,7 +24,7 @@ What can go wrong
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import exp, sqrt
 from typing import Any, ClassVar, Final
 
@@ -52,7 +52,7 @@ SAMPLE_S: Final = 10.0
 JITTER_HALF_LIFE_S: Final = 6 * 3600.0
 
 
-def quantile_s(counts: array[float], q: float) -> float:
+def quantile_s(counts: Sequence[float], q: float) -> float:
     """Return the *q*-quantile in seconds of a dense histogram, interpolated within its bucket; 0 when empty."""
     total = sum(counts)
     if total <= 0:

@@ -40,8 +40,10 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from math import asinh, isfinite, sinh
 from math import pow as power
+from struct import Struct
 from typing import Any, Final
 
 from sidecar.detect.keep import Document
@@ -58,6 +60,8 @@ THRESHOLD: Final = 2.5
 EPISODE: Final = 100  # values
 WATCH_RATIO: Final = 0.8
 _TINY: Final = 1e-12
+_OWN: Final = Struct("<Idd")  # seen, size, recent
+_EPISODES: Final = Struct("<qq")
 _WARNED: Final = WATCH_RATIO / (WATCH_RATIO + 1.0)  # the score of what is just watched
 
 
@@ -72,7 +76,7 @@ class SlowPolicy:
         base_span: Of the slow mean, in values.
         bend_ratio, daily_bend_ratio: Where the lenses bend, as a part of the stream's size.
         order: Of the power mean over the scales.
-        memory, prior_peaks: Of the tails.
+        prior_peaks: Of the tails.
     """
 
     threshold: float = THRESHOLD
@@ -81,7 +85,6 @@ class SlowPolicy:
     bend_ratio: float = BEND_RATIO
     daily_bend_ratio: float = DAILY_BEND_RATIO
     order: float = ORDER
-    memory: float = 4000.0
     prior_peaks: float = 40.0
 
 
@@ -142,6 +145,15 @@ class Episodes:
             return min(score, 0.4999), False
         return min(score, _WARNED - 0.0001) * 0.999, False
 
+    def pack(self) -> bytes:
+        """Return the memory as one record, always of the same length."""
+        return _EPISODES.pack(self.since_alarm, self.since_watch) + self._custom.pack()
+
+    def unpack(self, record: bytes) -> None:
+        """Put back what `pack` returned."""
+        self.since_alarm, self.since_watch = _EPISODES.unpack_from(record)
+        self._custom.unpack(record[_EPISODES.size :])
+
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
         return {"since_alarm": self.since_alarm, "since_watch": self.since_watch, "custom": self._custom.snapshot()}
@@ -168,7 +180,7 @@ class SlowDetector:
         self._bases = array("d", bytes(8 * 2))  # of the linear and the bent lens
         self._size = self._recent = 0.0
         self._profile = Profile()
-        self._tails = Tails(3 * len(SCALES), memory=self._policy.memory, prior_peaks=self._policy.prior_peaks)
+        self._tails = Tails(3 * len(SCALES), prior_peaks=self._policy.prior_peaks)
         self._episodes = Episodes(self._policy)
         self.seen = 0
 
@@ -176,7 +188,7 @@ class SlowDetector:
         return f"<SlowDetector after {self.seen}, size {self._size:.4g}>"
 
     def apply(self, policy: SlowPolicy) -> None:
-        """Judge by *policy* from now on; the memory of the tails keeps its length."""
+        """Judge by *policy* from now on."""
         self._policy = policy
         self._episodes.apply(policy)
 
@@ -232,6 +244,28 @@ class SlowDetector:
         bend = self._policy.daily_bend_ratio * self._size + _TINY
         return bend * sinh(min(max(self._profile.expected(at_s), -300.0), 300.0))
 
+    def pack(self) -> bytes:
+        """
+        Return the memory as one record of `RECORD_BYTES`.
+
+        A stream that gets a value a minute sleeps so: the parts that work with it are many small objects, each
+        of which would cost more than what it holds.
+        """
+        own = _OWN.pack(self.seen, self._size, self._recent) + self._means.tobytes() + self._bases.tobytes()
+        return own + self._profile.pack() + self._episodes.pack() + self._tails.pack()
+
+    @classmethod
+    def unpacked(cls, policy: SlowPolicy, record: bytes) -> SlowDetector:
+        """Return the detector that `pack` returned *record* of."""
+        detector = cls(policy)
+        own, profile, episodes = (record[start:end] for start, end in pairwise(_PARTS))
+        detector.seen, detector._size, detector._recent = _OWN.unpack_from(own)
+        detector._means, detector._bases = array("d", own[_OWN.size : -16]), array("d", own[-16:])
+        detector._profile.unpack(profile)
+        detector._episodes.unpack(episodes)
+        detector._tails.unpack(record[_PARTS[-1] :])
+        return detector
+
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
         return {
@@ -253,3 +287,6 @@ class SlowDetector:
 
 
 _GAINS: Final = tuple(2.0 / (scale + 1) for scale in SCALES)
+_OWN_BYTES: Final = _OWN.size + 8 * 3 * len(SCALES) + 8 * 2
+_PARTS: Final = tuple(accumulate((0, _OWN_BYTES, len(Profile().pack()), len(Episodes(SlowPolicy()).pack()))))
+RECORD_BYTES: Final = len(SlowDetector().pack())

@@ -14,12 +14,15 @@ Theory
 
     The past is a histogram of log₂ v in eighths of an octave that forgets at 1/4,000 a value. Only 4 octaves around u
     are kept; they move with it. What lies below them counts as their lowest bin, what lies above as their highest.
-    A bin is 16 bits: a value weighs 64 units at first, later ones more, and at 128 all are halved. A full bin (512 values
-    or more) lies below u in any case, which is all that is asked of it.
+    A bin is a byte: a value weighs 3 units at first, later ones more, and at 6 all are halved; what a half leaves over is
+    carried to the next bin, so nothing is lost. A full bin (42 values or more) lies below u in any case, where the highest
+    40 of 4,000 values end; more is not asked of it.
 
 Tables
     LEVEL_RATIO 1 %       MEMORY 4,000 values      WARMUP 144 values, before which nothing is rare
     BINS 32 a stream      FIT_EVERY 8 values: when a stream's u and m are found anew
+
+    Between two values a stream may sleep as one packed record (`pack`, `unpack`): a route has 48 of them.
 
 What can go wrong
     A stream that was 0 for more than 99 % of the time has no level but "more than 0": its first value ever seen is then as
@@ -35,6 +38,7 @@ from array import array
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from math import inf, log, log2, log10
+from struct import Struct
 from typing import Any, Final
 
 from sidecar.detect.keep import Document
@@ -56,9 +60,12 @@ _LEAST: Final = 2.0**-40
 _LOW: Final = 5  # where the level may lie in its bins …
 _HIGH: Final = 16
 _HOME: Final = 10  # … and where it is moved to
-_LIGHTEST: Final = 64.0  # of one value, in the units of a bin of 16 bits: it is rounded by 0.8 % at most
-_HEAVIEST: Final = 128.0  # … of one value; then all are halved
-_FULL: Final = 65_535  # a bin: 512 values or more, far above the 40 that lie above the level
+_LIGHTEST: Final = 3.0  # of one value, in the units of a bin
+_HEAVIEST: Final = 6.0  # … of one value; then all are halved
+_GROWTH: Final = 1.0 / (1.0 - 1.0 / MEMORY)
+_FULL: Final = 255  # a bin: 42 values or more, above the 40 that lie above the level
+_WIDER: Final = 64 / 3  # how many units of a bin of 16 bits were one of today's: older documents have them
+_HEAD: Final = Struct("<Idd")  # seen, total, weight
 
 
 class Tails:
@@ -73,7 +80,6 @@ class Tails:
         "_anchors",
         "_bins",
         "_count",
-        "_growth",
         "_levels",
         "_prior",
         "_slopes",
@@ -83,13 +89,12 @@ class Tails:
         "seen",
     )
 
-    def __init__(self, count: int, *, memory: float = MEMORY, prior_peaks: float = PRIOR_PEAKS) -> None:
+    def __init__(self, count: int, *, prior_peaks: float = PRIOR_PEAKS) -> None:
         self._count = count
-        self._growth = 1.0 / (1.0 - 1.0 / memory)
         self._prior = prior_peaks
-        self._bins = array("H", bytes(2 * count * BINS))
-        self._anchors = array("i", bytes(4 * count))  # the place of each stream's lowest bin
-        self._tops = array("h", bytes(2 * count))  # the highest bin of each stream that holds anything
+        self._bins = bytearray(count * BINS)
+        self._anchors = array("h", bytes(2 * count))  # the place of each stream's lowest bin
+        self._tops = bytearray(count)  # the highest bin of each stream that holds anything
         self._levels = array("f", [inf] * count)  # u, as a place
         self._slopes = array("f", bytes(4 * count))  # rarity a place
         self._weight = _LIGHTEST
@@ -119,7 +124,7 @@ class Tails:
             i = k * BINS + max(j, 0)
             bins[i] = min(bins[i] + added, _FULL)
         self._total += added
-        self._weight = weight * self._growth
+        self._weight = weight * _GROWTH
         self.seen += 1
         if self._weight > _HEAVIEST:
             self._lighten()
@@ -150,7 +155,7 @@ class Tails:
         """Let the bins of stream *k* begin *by* places higher, or lower; what is in the lowest one stays there."""
         by = max(by, -self._anchors[k])
         old = self._bins[k * BINS : (k + 1) * BINS]
-        new = array("H", bytes(2 * BINS))
+        new = bytearray(BINS)
         for j, held in enumerate(old):
             i = min(max(j - by, 0), BINS - 1) if j else 0
             new[i] = min(new[i] + held, _FULL)
@@ -159,10 +164,27 @@ class Tails:
         self._tops[k] = min(max(self._tops[k] - by, 0), BINS - 1)
 
     def _lighten(self) -> None:
-        for i, held in enumerate(self._bins):
-            self._bins[i] = held // 2
+        bins, left = self._bins, 0
+        for i, held in enumerate(bins):
+            bins[i], left = divmod(held + (left if i % BINS else 0), 2)
         self._total /= 2
         self._weight /= 2
+
+    def pack(self) -> bytes:
+        """Return the memory as one record; its length depends on the number of streams alone."""
+        head = _HEAD.pack(self.seen, self._total, self._weight)
+        numbers = self._anchors.tobytes() + self._levels.tobytes() + self._slopes.tobytes()
+        return head + numbers + self._tops + self._bins
+
+    def unpack(self, record: bytes) -> None:
+        """Put back what `pack` returned."""
+        count, at = self._count, _HEAD.size
+        self.seen, self._total, self._weight = _HEAD.unpack_from(record)
+        self._anchors = array("h", record[at : at + 2 * count])
+        self._levels = array("f", record[at + 2 * count : at + 6 * count])
+        self._slopes = array("f", record[at + 6 * count : at + 10 * count])
+        self._tops = bytearray(record[at + 10 * count : at + 11 * count])
+        self._bins = bytearray(record[at + 11 * count :])
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
@@ -170,16 +192,20 @@ class Tails:
         return {
             "seen": self.seen, "total": self._total, "weight": self._weight, "anchors": list(self._anchors),
             "tops": list(self._tops), "levels": levels, "slopes": list(self._slopes),
-            "bins": b64encode(self._bins.tobytes()).decode(),
+            "bins": b64encode(self._bins).decode(),
         }  # fmt: skip
 
     def restore(self, document: Mapping[str, Any]) -> None:
-        """Put back what `snapshot` returned; a document of another shape is a ValueError."""
-        bins = array("H", b64decode(document["bins"], validate=True))
-        anchors = array("i", document["anchors"])
+        """Put back what `snapshot` returned, of an older release too; a document of another shape is a ValueError."""
+        bins, unit = bytearray(b64decode(document["bins"], validate=True)), 1.0
+        if len(bins) == 2 * self._count * BINS:
+            unit = _WIDER
+            bins = bytearray(min(round(held / unit), _FULL) for held in array("H", bytes(bins)))
+        anchors, tops = array("h", document["anchors"]), bytearray(document["tops"])
         if len(bins) != self._count * BINS or any(len(document[name]) != self._count for name in _PER_STREAM):
             raise ValueError(f"{len(bins)} bins for {self._count} streams")
-        self._bins, self._anchors = bins, anchors
-        self._tops, self._slopes = array("h", document["tops"]), array("f", document["slopes"])
+        self._bins, self._anchors, self._tops = bins, anchors, tops
+        self._slopes = array("f", document["slopes"])
         self._levels = array("f", [inf if level is None else level for level in document["levels"]])
-        self._weight, self._total, self.seen = document["weight"], float(document["total"]), int(document["seen"])
+        self._weight, self._total = document["weight"] / unit, float(document["total"]) / unit
+        self.seen = int(document["seen"])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sidecar.detect.season import DAY_S, LEAST_VALUES, Custom, Profile
+from sidecar.detect.season import DAY_S, KEPT_VISITS, LEAST_VALUES, Custom, Profile
 
 HOUR_S = 3600.0
 
@@ -95,5 +95,48 @@ def test_documents_of_another_shape_are_refused() -> None:
     """
     with pytest.raises(ValueError, match="1 slots instead of 48"):
         Profile().restore({"seen": 1, "long_run": 0.0, "means": [1.0], "counts": [1]})
-    with pytest.raises(ValueError, match="visits instead of 480"):
-        Custom().restore({**Custom().snapshot(), "shown": "AAAA"})
+    with pytest.raises(ValueError, match="1 visits, or one outside of five days"):
+        Custom().restore({**Custom().snapshot(), "visits": [[480, 60]]})
+
+
+def test_only_the_rarest_visits_are_kept() -> None:
+    """
+    Of more rare visits than a custom has room for the rarest stay, and of those equally rare the latest.
+    """
+    custom = Custom()
+    for hour in range(KEPT_VISITS + 10):
+        custom.observe(hour * HOUR_S, 4.0 if hour % 2 else 3.0)
+    custom.observe((KEPT_VISITS + 10) * HOUR_S, 0.0)
+
+    kept = custom.snapshot()["visits"]
+
+    assert len(kept) == KEPT_VISITS
+    assert sum(rarity == 80 for _, rarity in kept) == (KEPT_VISITS + 10) // 2
+    assert [0, 60] not in kept
+
+
+def test_a_custom_of_an_older_release_forms_anew() -> None:
+    """
+    A document that knew no days is taken as an empty one.
+    """
+    custom = Custom()
+    custom.restore({"shown": "AAAA", "next": "AAAA", "slot": 3, "greatest": 4.0})
+
+    assert custom.snapshot() == Custom().snapshot()
+
+
+def test_a_packed_profile_and_custom_are_the_same() -> None:
+    """
+    Packed and unpacked, both have the memory they had.
+    """
+    profile, custom = Profile(), Custom()
+    for hour in range(100):
+        profile.observe(hour * HOUR_S, float(hour))
+        custom.observe(hour * HOUR_S, 3.0 if hour % 24 == 2 else 0.0)
+
+    other_profile, other_custom = Profile(), Custom()
+    other_profile.unpack(profile.pack())
+    other_custom.unpack(custom.pack())
+
+    assert other_profile.snapshot() == profile.snapshot()
+    assert other_custom.snapshot() == custom.snapshot()

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from sidecar.detect.slow import Episodes, SlowDetector, SlowPolicy
+from sidecar.detect.slow import RECORD_BYTES, Episodes, SlowDetector, SlowPolicy
 
 STEP_S = 300.0
 
@@ -133,6 +133,23 @@ def test_a_snapshot_goes_on_as_if_nothing_happened() -> None:
     second.restore(json.loads(json.dumps(first.snapshot())))
 
     assert alarms(values[2000:], second) == alarms(values[2000:], first)
+
+
+def test_a_stream_sleeps_as_one_record() -> None:
+    """
+    Packed after each value and unpacked for the next, a stream raises what one that stays awake raises.
+    """
+    values = steady(9, 1500)
+    values[1200] = 150.0
+    awake, record, raised = SlowDetector(), SlowDetector().pack(), []
+    for i, value in enumerate(values):
+        woken = SlowDetector.unpacked(SlowPolicy(), record)
+        raised += [i] if woken.observe(i * STEP_S, value).alarm else []
+        record = woken.pack()
+
+    assert raised == alarms(values, awake)
+    assert SlowDetector.unpacked(SlowPolicy(), record).snapshot() == awake.snapshot()
+    assert len(record) == RECORD_BYTES
 
 
 def test_a_document_of_another_shape_is_refused() -> None:

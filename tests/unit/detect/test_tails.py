@@ -1,6 +1,8 @@
 """Streaming upper tails: rarities that mean what they say, in constant memory."""
 
 import json
+from array import array
+from base64 import b64decode, b64encode
 from random import Random
 
 import pytest
@@ -106,5 +108,41 @@ def test_a_document_of_another_shape_is_refused() -> None:
     """
     Restoring two streams into one is a ValueError.
     """
-    with pytest.raises(ValueError, match="64 bins for 1 streams"):
-        Tails(1).restore(Tails(2).snapshot())
+    with pytest.raises(ValueError, match="32 bins for 2 streams"):
+        Tails(2).restore(Tails(1).snapshot())
+
+
+def test_a_document_with_wider_bins_goes_on() -> None:
+    """
+    An older release's bins of 16 bits, with 64 units a value, become today's: the same future.
+    """
+    first, second = fed(lognormal(10, 3000)), Tails(1)
+    document = first.snapshot()
+    bins = array("H", [round(held * 64 / 3) for held in b64decode(document["bins"])])
+    wider = {"bins": b64encode(bins.tobytes()).decode(), "total": document["total"] * 64 / 3}
+    second.restore({**document, **wider, "weight": document["weight"] * 64 / 3})
+
+    assert second.snapshot() == {**document, "total": pytest.approx(document["total"])}
+
+
+def test_halving_loses_no_value() -> None:
+    """
+    When a value has become twice as heavy all bins are halved, and single units are carried together, not dropped.
+    """
+    tails = Tails(1)
+    tails.restore({**fed([1.0] * 200).snapshot(), "bins": b64encode(bytes([1] * 32)).decode(), "weight": 5.9999})
+
+    tails.observe([1.0])
+
+    assert sum(b64decode(tails.snapshot()["bins"])) == (32 + 6) // 2
+
+
+def test_a_packed_memory_is_the_same() -> None:
+    """
+    Packed and unpacked, the tails have the memory they had, and the record's length says how many streams there are.
+    """
+    first, second = fed(lognormal(12, 1000)), Tails(1)
+    second.unpack(first.pack())
+
+    assert second.snapshot() == first.snapshot()
+    assert len(first.pack()) == len(Tails(1).pack())
