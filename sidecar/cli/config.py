@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import RenderableType
 
-from sidecar.cli import complete, render
+from sidecar.cli import complete, given, render
 from sidecar.cli.client import Answer, Exit, Failure, why
 from sidecar.cli.session import Session, command
 
@@ -80,6 +80,8 @@ def diff(
         if "replay" in answer:
             yield from replayed(answer["replay"], now)
 
+    if replay is not None:
+        given.seconds("--replay", replay)
     query = {"from": a, "to": b, "replay": replay}
     patience_s = REPLAY_S if replay else 0.0
     session.show(lambda: session.client.call("GET", "/config/diff", query=query, patience_s=patience_s), table)
@@ -97,6 +99,8 @@ def apply(
     ] = None,
 ) -> None:
     """Apply a file live; answers when every worker runs it."""
+    if confirm_within is not None:
+        given.seconds("--confirm-within", confirm_within)
     text = _read(file)
     client = session.client
     etag = client.get("/config").etag

@@ -10,7 +10,7 @@ import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
-from sidecar.cli import complete, config, render
+from sidecar.cli import complete, config, given, render
 from sidecar.cli.session import Session, command
 
 app = typer.Typer(
@@ -106,6 +106,8 @@ def apply(
     ] = None,
 ) -> None:
     """Make a config version of it; it reverts by itself unless you confirm it."""
+    if confirm_within is not None:
+        given.seconds("--confirm-within", confirm_within)
     body = {"confirm_within": confirm_within} if confirm_within else {}
     answer = session.client.call("POST", f"/proposals/{number}/apply", body=body)
     session.print(answer, _applied)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from sidecar import clock
+from sidecar.cli import given
 from sidecar.cli.client import Answer, Exit, Failure, why
 from sidecar.cli.session import Session
-from sidecar.config.units import UnitError, parse_duration
 
 FOR: Final = "10m"
 EARLY_S: Final = 5.0  # an end that comes so much too early was not asked for
@@ -23,9 +23,9 @@ def record(session: Session, file: Path, duration: str, past: str | None) -> Non
 
     What *file* held is replaced when the first line has come, not before: no sidecar, no loss.
     """
-    for_s = _seconds("--for", duration)
+    for_s = given.seconds("--for", duration)
     if past is not None:
-        _seconds("--past", past)
+        given.seconds("--past", past)
     _prove_writable(file)
     began, count, stopped = clock.now(), 0, True
     with suppress(KeyboardInterrupt), closing(_tape(session, for_s, duration, past)) as lines:
@@ -82,10 +82,3 @@ def _prove_writable(file: Path) -> None:
 
 def _unwritable(file: Path, error: OSError) -> Failure:
     return Failure(Exit.USAGE, f"{file} cannot be written: {why(error)}", "name a writable file")
-
-
-def _seconds(option: str, text: str) -> float:
-    try:
-        return parse_duration(text)
-    except UnitError as error:
-        raise Failure(Exit.USAGE, f"{option}: {error.problem}", error.hint) from error

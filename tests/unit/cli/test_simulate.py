@@ -123,6 +123,7 @@ def test_what_is_no_series_says_why(tmp_path: Path, content: str, problem: str, 
         (("a", "--past", "5m"), "--past goes with --record FILE"),
         (("--series", "a", "-c", "b"), "-c goes with a TAPE"),
         (("--record", "a", "--for", "5"), "--for: '5' has no unit"),
+        (("--record", "a", "--for", "0s"), "--for: '0s' is no time"),
         (("--record", "/nowhere/at/all", "--for", "5s"), "/nowhere/at/all cannot be written"),
         (("/nowhere/at/all",), "/nowhere/at/all cannot be read"),
     ],
@@ -154,3 +155,16 @@ def test_routes_that_the_config_does_not_know_are_told_at_once(tmp_path: Path) -
     code, _, told = simulate(file)
     assert (code, told.count("no route in the config")) == (0, 1)
     assert "r5 and 3 more" in told
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["config diff --replay 24", "config apply x.yaml --confirm-within 20", "proposal apply 1 --confirm-within soon"],
+)
+def test_a_duration_without_unit_is_told_by_the_name_of_its_option(line: str) -> None:
+    """
+    Before anything is asked: the option as it was typed, what is wrong, what to write.
+    """
+    *words, option, text = line.split()
+    result = CliRunner().invoke(app, [*words, option, text, "--admin", NOBODY])
+    assert (result.exit_code, f"{option}: " in result.stderr, "→" in result.stderr) == (2, True, True), result.stderr
