@@ -54,6 +54,7 @@ GROWN_REQUESTS, GROWN_BAD = 50_000.0, 100.0
 MAX_DISPERSION: Final = 8.0
 _Z95: Final = 1.645
 _EDGE: Final = 1e-6
+_MOST_WHOLE: Final = 65_535
 
 
 def logit(ratio: float) -> float:
@@ -93,7 +94,7 @@ class Dispersion:
     LONG_FADE: ClassVar = 0.5 ** (1 / 36)
 
     def __init__(self) -> None:
-        self._sums = array("d", bytes(8 * 13))
+        self._sums = array("d", [0.0]) * 13
         self.value = 1.0
 
     def __repr__(self) -> str:
@@ -155,13 +156,15 @@ class Quarantine:
     `collect` adds to the open block, `release` returns the blocks whose time is over, oldest first, `drop` forgets all.
     """
 
-    # Two flat arrays for all blocks, the open one last; sums in single precision, exact to 16 million.
-    __slots__ = ("_blocks", "_sums", "_times", "_width", "length_s")
+    # Two flat arrays for all blocks, the open one last. Sums are in single precision, exact to 16 million, or, when told
+    # that they are `whole`, in 16 bits until one does not fit: a histogram in quarantine is the largest thing of a route.
+    __slots__ = ("_blocks", "_sums", "_times", "_whole", "_width", "length_s")
 
-    def __init__(self, width: int, scale: float, blocks: int = BLOCKS) -> None:
-        self._width, self._blocks = width, blocks
+    def __init__(self, width: int, scale: float, blocks: int = BLOCKS, *, whole: bool = False) -> None:
+        self._width, self._blocks, self._whole = width, blocks, whole
+        self._times = array("d", [0.0]) * 2
+        self._sums: array[float] = _numbers("H" if whole else "f", width)
         self.resize(scale)
-        self.drop()
 
     def resize(self, scale: float) -> None:
         """Wait *scale* times the full length from now on."""
@@ -179,10 +182,14 @@ class Quarantine:
         times[-1] += elapsed_s
         base = len(sums) - self._width
         for i, count in counts:
-            sums[base + i] += count
+            try:
+                sums[base + i] += count
+            except OverflowError:
+                self._sums = sums = array("f", sums)
+                sums[base + i] += count
         if times[-1] >= self.block_s:
             times.extend((0.0, 0.0))
-            sums.frombytes(bytes(4 * self._width))
+            sums.frombytes(bytes(sums.itemsize * self._width))
 
     def release(self, at: float, learnt_since: float) -> list[Block]:
         """Return the blocks that waited long enough: the full length, or half the baseline's age while it is young."""
@@ -192,14 +199,14 @@ class Quarantine:
             end_at, seconds = self._times[:2]
             if at - end_at < min(self.length_s, (end_at - learnt_since) / 2):
                 break
-            free.append(Block(end_at, seconds, self._sums[:width]))
+            free.append(Block(end_at, seconds, array("f", self._sums[:width])))
             del self._times[:2], self._sums[:width]
         return free
 
     def drop(self) -> None:
         """Forget everything that waits."""
-        self._times = array("d", (0.0, 0.0))
-        self._sums = array("f", bytes(4 * self._width))
+        self._times = array("d", [0.0]) * 2
+        self._sums = _numbers("H" if self._whole else "f", self._width)
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
@@ -207,9 +214,19 @@ class Quarantine:
 
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
         """Put a snapshot back, its times moved by *shift_s*."""
-        self._times, self._sums = array("d", row["times"]), array("f", row["sums"])
+        self._times, sums = array("d", row["times"]), row["sums"]
+        fits = self._whole and max(sums, default=0) <= _MOST_WHOLE
+        self._sums = _numbers("H" if fits else "f", len(sums))
+        for i, count in enumerate(sums):
+            self._sums[i] = int(count) if fits else count
         for i in range(0, len(self._times), 2):
             self._times[i] += shift_s
+
+
+def _numbers(typecode: str, count: int) -> array[float]:
+    """Return *count* zeros in no more memory than they need."""
+    zeros: array[float] = array(typecode, bytes(4))
+    return zeros[:1] * count
 
 
 class RatioBaseline:

@@ -78,7 +78,7 @@ class Clumping:
     def __init__(self, scale: float = 1.0) -> None:
         """Begin; *scale* is the short block's length in minutes."""
         self._prior = PRIOR_FAILURES * PRIOR_EXCESS * scale
-        self._sums = array("d", bytes(8 * 11))
+        self._sums = array("d", [0.0]) * 11
         self.fast = self.slow = 0.0
         self._weigh()
 

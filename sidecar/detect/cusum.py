@@ -102,9 +102,8 @@ class Mixture:
         self.top = 0.0
         self.cap = 1e9
         self._size = size
-        self._cells = array("d", [0.0] * (3 * size) + [at, 0.0, 0.0, 0.0] * (size + 1))
-        if explains:
-            self._cells.frombytes(bytes(8 * 2 * size))
+        own = 2 * size if explains else 0
+        self._cells = array("d", [0.0] * (3 * size) + [at, 0.0, 0.0, 0.0] * (size + 1) + [0.0] * own)
 
     def __repr__(self) -> str:
         return f"<Mixture {self.top:.1f} of {' '.join(f'{s:.1f}' for s in self._cells[: self._size])}>"

@@ -15,7 +15,7 @@ Theory
     present's own memory), and the largest of six samples counts once their minute has ended in calm.
 
 What can go wrong
-    The histogram is kept in blocks of 200 s while it waits: three of them are all that 16 KiB a route allow. φ is of
+    The histogram is kept in blocks of 200 s while it waits, in 16 bits a bucket as long as they are enough: three blocks are what memory allows. φ is of
     blocks of 60 s and 600 s as everywhere, and these skip the quarantine: a block that belongs to an undetected
     incident can raise φ, but is cut at 30 times its variance. A slow rise teaches the jitter too, minute by minute:
     whoever asks caps it.
@@ -90,12 +90,12 @@ class LatencyBaseline:
         scale = warmup_scale(warmup_s)
         self._need = need_requests * scale
         self._warmup_s = warmup_s
-        self._quarantine = Quarantine(SIZE, scale, HISTOGRAM_BLOCKS)
-        self._block = array("d", bytes(8 * 5))  # seconds, requests, above each level
+        self._quarantine = Quarantine(SIZE, scale, HISTOGRAM_BLOCKS, whole=True)
+        self._block = array("d", [0.0]) * 5  # seconds, requests, above each level
         self.dispersions = tuple(Dispersion() for _ in QUANTILES)
-        self.counts = array("f", bytes(4 * SIZE))
+        self.counts = array("f", [0.0]) * SIZE
         self.total = self.seconds = self.p95_s = 0.0
-        self.levels_s = array("d", bytes(8 * 3))
+        self.levels_s = array("d", [0.0]) * 3
         self.bounds = [LAST] * 3
         self.held = array("d", [logit(1 - q) for q in QUANTILES])
         self.warm_at: float | None = None
@@ -155,7 +155,7 @@ class LatencyBaseline:
             return False
         for dispersion, bad in zip(self.dispersions, block[2:], strict=True):
             dispersion.add(block[1], bad)
-        self._block = array("d", bytes(8 * 5))
+        self._block = array("d", [0.0]) * 5
         return True
 
     def mature(self, at: float) -> bool:
@@ -211,9 +211,9 @@ class LatencyBaseline:
     def drop(self) -> None:
         """Forget what waits; a baseline that is still cold starts anew."""
         self._quarantine.drop()
-        self._block = array("d", bytes(8 * 5))
+        self._block = array("d", [0.0]) * 5
         if self.warm_at is None:
-            self.counts = array("f", bytes(4 * SIZE))
+            self.counts = array("f", [0.0]) * SIZE
             self.total = self.seconds = 0.0
 
     def accept(self, counts: array[float], at: float) -> None:
@@ -227,7 +227,7 @@ class LatencyBaseline:
         self.counts = array("f", [count * scale for count in counts])
         self.total = sum(self.counts)
         self.seconds = self.total / rate_per_s if rate_per_s else max(self._warmup_s, 1.0)
-        self.levels_s = array("d", bytes(8 * 3))
+        self.levels_s = array("d", [0.0]) * 3
         self.warm_at = at
         self._settle(3600.0)
 
@@ -264,7 +264,7 @@ class Fading:
     TIMES: ClassVar[Names] = ()
 
     def __init__(self) -> None:
-        self.counts = array("f", bytes(4 * SIZE))
+        self.counts = array("f", [0.0]) * SIZE
         self._weight = 1.0
 
     def add(self, latency: Mapping[int, int], elapsed_s: float, horizon_s: float) -> None:

@@ -162,3 +162,22 @@ def test_a_quarantine_releases_the_oldest_first_and_halves_for_the_young() -> No
     assert [block.end_at for block in quarantine.release(90.0, 0.0)] == [60.0]
     assert quarantine.release(700.0, -1e6) == []
     assert [block.end_at for block in quarantine.release(720.0, -1e6)] == [120.0]
+
+
+def test_whole_counts_that_outgrow_16_bits_are_still_exact() -> None:
+    """
+    A quarantine of whole counts gives back what was put in, above 65,535 too, and after a restart in the middle of it.
+    """
+    quarantine, other = (Quarantine(2, 1.0, 3, whole=True) for _ in range(2))
+    for second in range(1, 200):
+        quarantine.collect(((0, 400), (1, 1)), float(second), 1.0)
+        if second == 100:
+            other.restore(quarantine.snapshot(), 0.0)
+        if second > 100:
+            other.collect(((0, 400), (1, 1)), float(second), 1.0)
+    for one in (quarantine, other):
+        one.collect(((0, 400), (1, 1)), 200.0, 1.0)
+
+    blocks = [one.release(800.0, -1e6) for one in (quarantine, other)]
+
+    assert [list(block.sums) for found in blocks for block in found] == [[80_000.0, 200.0]] * 2
