@@ -231,7 +231,9 @@ class Tutor:
         hint = "`sidecar control list` shows the controls; name one as detect.errors:ROUTE"
         if (setting := _CONFIGURED.get(name)) is not None:
             problem = f"the mode of {name} comes from the config"
-            return Rejected(RejectedKind.CONFLICT, problem, f"set {setting} and apply it")
+            return Rejected(
+                RejectedKind.CONFLICT, problem, f"set {setting.replace('ROUTE', route or 'ROUTE')} and apply it"
+            )
         detector = next((each for each in Detector if name == f"{PREFIX}{each}"), None)
         if detector is None:
             return Rejected(RejectedKind.NOT_FOUND, f"there is no control '{name}'", hint)

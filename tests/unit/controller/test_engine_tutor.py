@@ -195,7 +195,7 @@ def test_what_is_no_detector_is_a_conflict_or_unknown() -> None:
     """
     world = warm()
     for name, kind, words in (
-        ("breaker:checkout", RejectedKind.CONFLICT, "routes.ROUTE.breaker.mode"),
+        ("breaker:checkout", RejectedKind.CONFLICT, "set routes.checkout.breaker.mode"),
         ("limit.service", RejectedKind.CONFLICT, "set service.limit.mode"),
         ("respond.rollback", RejectedKind.CONFLICT, "set respond.rollback and apply"),
         ("nonsense", RejectedKind.NOT_FOUND, "control list"),
