@@ -125,6 +125,10 @@ class LeasedLimits(Limits):
         self._count(client, "" if found is None else found.rule, now)
         return refusal
 
+    def held_back(self, client: str, rule: str, now: float) -> None:
+        """Count what a re-arrival asked for."""
+        self._count(client, rule, now)
+
     def _count(self, client: str, rule: str, now: float) -> None:
         self._passed += not rule
         self._refused_route += rule == RULES[ROUTE]

@@ -154,6 +154,9 @@ class Limits:
             return refusal
         return replace(refusal, detail=f"{refusal.detail}, {KEPT:.0%} of it kept for first tries")
 
+    def held_back(self, client: str, rule: str, now: float) -> None:
+        """Note that a re-arrival was refused because of *rule*: it was asked for, and several workers share by what is."""
+
     def spacing_s(self, client: str) -> tuple[float, float]:
         """Return the seconds between two requests at the route's rate, and at the client's; 0 where there is none."""
         route_s = 0.0 if self._route is None else self._route_step

@@ -117,6 +117,8 @@ class RouteGuard:
         if mode is Mode.ENFORCE:
             if gate is not None:
                 gate.hold()
+            elif self._limits is not None:
+                self._limits.held_back(client, refusal.rule, now)
             return refusal
         ticket = self.admit(client, now)
         if isinstance(ticket, Ticket):

@@ -96,7 +96,7 @@ def _lines_with(said: str, key: str) -> Iterator[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (("--nope",), 2, "unrecognized arguments: --nope"),
+        (("--nope",), 2, "--nope is no option of sidecar run"),
         (("--workers", "many"), 2, "--workers"),
         (("--listen", "nowhere"), 2, "--listen"),
         (("--upstream", "127.0.0.1:9000"), 2, "--upstream"),

@@ -41,6 +41,16 @@ def test_what_is_asked_is_told_in_units_of_the_limit() -> None:
     assert play.guard.asked(2.0) == (1.0, {})
 
 
+def test_what_asks_again_is_asked_too() -> None:
+    """
+    A worker whose re-arrivals are held back for first tries draws its share as if they were any requests.
+    """
+    play = of_two(limited(route=bucket(10, 10)))
+    for _ in range(30):
+        play.route.admit_again("k1", 0.0)
+    assert play.guard.asked(1.0)[1] == {f"route:{ROUTE}": pytest.approx(30 / 9.8)}
+
+
 def test_a_request_that_its_client_limit_refused_asks_the_others_nothing() -> None:
     """
     An abuser does not draw shares of what all share to its worker.

@@ -174,7 +174,7 @@ def test_when_the_table_shrinks_who_waits_longest_stays() -> None:
     """
     play = Play()
     play.storm.second({"shop": (10, 10)}, 0.0)
-    for number in range(10_000):
+    for number in reversed(range(10_000)):
         wait_s = 5000.0 if number < 100 else 3000.0
         play.refused(0.0, Refusal(Reason.BREAKER_OPEN, wait_s), client=str(number))
     for at in (1000.0, 2000.0):
@@ -182,7 +182,7 @@ def test_when_the_table_shrinks_who_waits_longest_stays() -> None:
     assert len(play.storm._keys) == PLACES
     play.storm.raging = {"shop"}
     known = sum(play.storm.comes_again("shop", str(number), "GET", "/a", 2001.0) for number in range(100))
-    assert known >= 95
+    assert known >= 85
 
 
 def test_in_a_storm_a_shared_limit_spreads_those_who_return() -> None:
