@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from sidecar.controller.shares import split
+from sidecar.controller.shares import DEAD_S, split
 from sidecar.guard.bucket import KeyedBuckets, Rate
 from sidecar.guard.policies import BucketPolicy, LimitPolicy
 from tests.support.crew import Crew
@@ -40,6 +40,7 @@ class Sharing(RuleBasedStateMachine):
     def begin(self, workers: int, delay: float, rate: float, burst: int) -> None:
         policy = BucketPolicy(rate, burst)
         self.policy = policy
+        self.cut_s = 0.0
         self.crew = Crew(
             service(limited(route=policy, client=policy), limit=LimitPolicy(policy)), workers, delay_s=delay
         )
@@ -53,11 +54,16 @@ class Sharing(RuleBasedStateMachine):
     )
     def traffic(self, seconds: float, worker: int, client: str, rate: float, everywhere: bool) -> None:
         workers = range(self.crew.workers) if everywhere else [worker % self.crew.workers]
+        self.cut_s += seconds
+        if self.cut_s >= 0.9 * DEAD_S:
+            self.mend()
         self.crew.run(seconds, {(each, client): rate for each in workers}, step_s=0.05)
 
     @rule(worker=st.integers(0, 3))
     def cut(self, worker: int) -> None:
         if self.crew.connected[worker % self.crew.workers]:
+            if all(self.crew.connected):
+                self.cut_s = 0.0
             self.crew.cut(worker % self.crew.workers)
 
     @rule()
