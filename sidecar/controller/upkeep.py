@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from sidecar.controller.book import Book
 from sidecar.controller.effects import PutBaseline, PutRollup
 from sidecar.controller.history import History
 from sidecar.detect.bank import Bank
-from sidecar.facts import Moment, RouteSecond
+from sidecar.facts import Moment, RouteSecond, Scope
 from sidecar.measure import histogram
 
 MINUTE_S: Final = 60
@@ -33,6 +33,7 @@ class Upkeep:
         self._minute = int(now.unix // MINUTE_S)
         self._began_at = now.at
         self._saved: dict[str, Any] = {}
+        self._running: dict[int, Scope] = {}
 
     def __repr__(self) -> str:
         return f"<Upkeep minute {self._minute}>"
@@ -42,8 +43,13 @@ class Upkeep:
         for shift in self._bank.take_rebaselined():
             body = {"route": shift.route, "detector": shift.detector.value}
             book.event("detect.rebaselined", now, body=body)
+        running = {incident.id: incident.scope for incident in book.running()}
+        ended = [scope for number, scope in self._running.items() if number not in running]
+        self._running = running
         minute = int(now.unix // MINUTE_S)
         if minute == self._minute:
+            if ended:  # else a controller that starts within this minute would hear what is over
+                self.save(book, now, {route for scope in ended for route in self._history.routes_of(scope)})
             return
         for route in [row.route for row in rows]:
             seconds = self._history.window((route,), self._began_at, now.at)
@@ -53,9 +59,9 @@ class Upkeep:
         self.save(book, now)
         book.forget()
 
-    def save(self, book: Book, now: Moment) -> None:  # noqa: ARG002  every event carries its moment
-        """Store the memory of every route whose detectors have learnt something since the last time."""
-        for route, document in self._bank.snapshot().items():
+    def save(self, book: Book, now: Moment, routes: Collection[str] | None = None) -> None:  # noqa: ARG002  every event carries its moment
+        """Store the memory of every route, or of *routes*, whose detectors have learnt something since the last time."""
+        for route, document in self._bank.snapshot(routes).items():
             content = {key: value for key, value in document.items() if key != "saved_at"}
             if self._saved.get(route) != content:
                 self._saved[route] = content

@@ -240,10 +240,11 @@ class Bank:
             for detector, state in watch.states().items()
         }
 
-    def snapshot(self) -> Mapping[str, Document]:
-        """Return the memory, one JSON object a route."""
+    def snapshot(self, routes: Collection[str] | None = None) -> Mapping[str, Document]:
+        """Return the memory, one JSON object a route: of all, or of these *routes* and the pool."""
         saved: Document = {"saved_at": self._at}
-        documents = {name: {**saved, **watch.snapshot()} for name, watch in self._watches.items()}
+        watches = [(name, watch) for name, watch in self._watches.items() if routes is None or name in routes]
+        documents = {name: {**saved, **watch.snapshot()} for name, watch in watches}
         documents[POOL] = {**saved, **self._pool.snapshot(), "service": self._service.snapshot()}
         documents[POOL]["quiet"] = sorted(self.quiet)
         return documents

@@ -11,7 +11,7 @@ from sidecar.controller import effects as fx
 from sidecar.controller.commands import Acknowledge, Confirm, SetOverride
 from sidecar.decide.policies import LadderStep, RespondPolicy, Response, Rung
 from sidecar.facts import Action, Scope
-from tests.support.plays import break_route, broken, warm
+from tests.support.plays import OUTAGE_S, break_route, broken, warm
 from tests.support.world import QUICK, Flow, World, compiled
 
 ROUTES = ("checkout", "search")
@@ -390,3 +390,21 @@ def test_nothing_is_over_while_a_breaker_refuses_all() -> None:
     assert world.incident()["state"] == "open"
     world.breakers.clear()
     world.until(lambda: world.incident()["state"] == "resolved", 40)
+
+
+@pytest.mark.parametrize("begins_s", range(0, 60, 3))
+def test_what_is_over_does_not_come_back_with_a_restart(begins_s: int) -> None:
+    """
+    A controller that dies after an incident has ended, at whatever moment of the minute: its successor hears nothing of it.
+    """
+    world = warm().run(begins_s)
+    break_route(world)
+    world.trip("checkout")
+    world.until(world.live, OUTAGE_S)
+    world.run(20)
+    break_route(world, fail=0.0)
+    world.until(lambda: world.incident()["state"] == "resolved", 300)
+    world.run(3)
+    told = len(world.script())
+    world.restart().run(30)
+    assert [line for line in world.script()[told:] if line.startswith(("incident.", "isolation."))] == []
