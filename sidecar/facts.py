@@ -276,6 +276,7 @@ class Signal:
         material: The effect is large enough for automation to act on.
         severe: Enough to act on without a second signal.
         fading: Its cause is gone as far as is known; it stands only until it has been quiet for long enough.
+        excess: Requests beyond normal since the onset: failed, slow, come, not come or refused; 0 where none are counted.
     """
 
     detector: Detector
@@ -290,6 +291,7 @@ class Signal:
     material: bool = False
     severe: bool = False
     fading: bool = False
+    excess: float = 0.0
 
 
 class BreakerState(StrEnum):

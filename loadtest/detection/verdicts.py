@@ -168,7 +168,7 @@ class Watcher:
         if real:
             return
         tutor = self.engine.tutor
-        learned = Learned(tutor.tuning, tutor.demoted)
+        learned = Learned(tutor.tuning, tutor.demoted, tutor.sizes)
         asked = Study(self._material(), self.past[number], tuple(self.past.values()), TEXT, {}, FLAGS, learned)
         for step in study(asked).steps:
             self.withheld += bool(step.hides_confirmed)

@@ -180,6 +180,7 @@ _RECORD: Final = record(
         "pages": COUNT, "falsely_refused_s": NUMBER,
         "last": rows(record({"incident": COUNT, "verdict": TEXT, "time": TIME})),
         "demoted": either(_SHADOW),
+        "silent": rows(record({"scope": TEXT, "up_to": NUMBER, "incident": COUNT, "quieted": COUNT})),
     }
 )  # fmt: skip
 

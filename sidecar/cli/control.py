@@ -152,7 +152,7 @@ def demote(session: Session, name: Name, reason: ReasonOption = "") -> None:
 @app.command(epilog="Example: sidecar control missed detect.errors:checkout --reason 'the outage of 03:12'")
 @command
 def missed(session: Session, name: Name, reason: ReasonOption = "") -> None:
-    """Say that a detector missed something: it becomes more sensitive."""
+    """Say that a detector missed something: it becomes more sensitive, and nothing is silent any more for being small."""
     _teach(session, name, "missed", reason, "will be more sensitive")
 
 

@@ -33,6 +33,7 @@ from sidecar.decide.lease import AUTOMATION, Isolation
 from sidecar.decide.overrides import Override
 from sidecar.decide.policies import LadderStep, RespondPolicy, RollbackMode, Rung
 from sidecar.decide.silence import Silence
+from sidecar.decide.size import Sizes
 from sidecar.decide.suspect import Version
 from sidecar.facts import Directive, Moment, Scope
 from sidecar.incident import documents, telling
@@ -42,6 +43,7 @@ from sidecar.incident.words import rfc3339
 
 MARK_COUNTERS: Final = "engine.counters"
 MARK_VERDICTS: Final = "engine.verdicts"
+MARK_SIZES: Final = "engine.sizes"
 MARK_VERSIONS: Final = "engine.versions"
 MARK_SILENCES: Final = "engine.silences"
 MAX_VERSIONS: Final = 5  # the suspects of the last minutes; the store has the whole history
@@ -67,6 +69,7 @@ class Book:
         self.isolations: dict[str, Isolation] = {}
         self.overrides: dict[Scope, Override] = {}
         self.marks: list[sticky.Mark] = []
+        self.sizes = Sizes()
         self.trials: dict[str, Mapping[str, Any]] = {}  # isolation id → what its present step has shown
         self.versions: list[Version] = []
         self.pages: Counter[int] = Counter()  # urgent messages, by incident
@@ -225,6 +228,11 @@ class Book:
         rows = [sticky.to_json(mark) for mark in self.marks]
         self._out.append(PutMark(MARK_VERDICTS, json.dumps(rows, separators=(",", ":"))))
 
+    def put_sizes(self, sizes: Sizes) -> None:
+        """Replace what is known of the sizes of judged incidents."""
+        self.sizes = sizes
+        self._out.append(PutMark(MARK_SIZES, json.dumps(sizes.to_json(), separators=(",", ":"))))
+
     def put_silences(self, silences: Sequence[Silence]) -> None:
         """Replace the silences in force."""
         self.silences = list(silences)
@@ -357,6 +365,7 @@ class Book:
             self.put_override(override)
         self._dirty.update(self.incidents)
         self.put_marks(self.marks)
+        self.put_sizes(self.sizes)
         self.put_silences(self.silences)
         self._put_versions()
         self._put_counters()

@@ -208,7 +208,8 @@ class Desk:
         return _page(wanted, limit, "id")
 
     def _learned(self) -> Learned:
-        return Learned(self._engine.tutor.tuning, self._engine.tutor.demoted)
+        tutor = self._engine.tutor
+        return Learned(tutor.tuning, tutor.demoted, tutor.sizes)
 
     async def _all_incidents(self) -> Sequence[Document]:
         return (await self.incidents(None, MAX_KEPT, None)).items

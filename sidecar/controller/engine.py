@@ -40,6 +40,7 @@ from sidecar.controller.commands import Asking, Confirm, Done, Practice, Quietin
 from sidecar.controller.documents import Documents
 from sidecar.controller.drilling import Drilling
 from sidecar.controller.effects import Effect, OpenBreaker, PutVersion
+from sidecar.controller.episodes import Episodes
 from sidecar.controller.findings import finding, would
 from sidecar.controller.history import History
 from sidecar.controller.intake import Intake
@@ -103,7 +104,8 @@ class Engine:
         self._series = Series()
         self._bank = Bank(compiled.detect, routes, now.at)
         self._book = Book(compiled.respond, boot)
-        self._intake = Intake(self._book, self._history)
+        self._episodes = Episodes(self._book)
+        self._intake = Intake(self._book, self._history, self._episodes)
         self._meter = Meter(self._book, self._history)
         self._responder = Responder(self._book, self._history, self._meter, _mode(compiled))
         self._places = Places(self._history)
@@ -180,8 +182,8 @@ class Engine:
         cases = self._intake.take([*map(finding, findings), *map(would, observed)], now)
         self._meter.take(_by_route(rows), _by_route(shown), now)
         for number, sorted_in in cases.items():
-            found = [self.tutor.weighed(case) for case in sorted_in]
-            self._responder.act(number, found, [self._intake.mark_of(case, now) for case in found], now)
+            found = [self._episodes.weighed(case) for case in sorted_in]
+            self._responder.act(number, found, [self._episodes.mark_of(case, now) for case in found], now)
         self._responder.ramp(now)
         self._responder.renew(now)
         self._responder.climb(now)

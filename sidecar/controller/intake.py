@@ -7,8 +7,7 @@ Theory
     less than `FOLD_S` ago on the same scope, which is reopened as a flap; else it opens a new one. Akin: both about the
     health of the API, both about what we refuse, or both about how much arrives; a client that fails while a limit is
     too low is another cause. What a drill does is never akin to what it does not, and opens an incident of its own. A
-    finding that a person's verdict silences is heard by a running incident and does none of the rest; the events say so
-    once.
+    finding that a person's verdict silences, (`episodes.py`) is heard by a running incident and does none of the rest; the events say so once.
 
 What can go wrong
     The attributed scope wavers while counts are small: a young incident widens at once, an older one only when the wider
@@ -19,19 +18,19 @@ What can go wrong
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
 from sidecar.controller.book import Book
 from sidecar.controller.effects import PutEvidence, Rollback
+from sidecar.controller.episodes import Episodes
 from sidecar.controller.findings import Finding
 from sidecar.controller.history import History
-from sidecar.decide import sticky
 from sidecar.decide.policies import RollbackMode
 from sidecar.decide.policy import Case, proven_again
 from sidecar.decide.suspect import first_suspect
-from sidecar.facts import Detector, Moment, RouteSecond, Scope, ScopeKind, Signal
+from sidecar.facts import Detector, Moment, RouteSecond, Scope, ScopeKind
 from sidecar.incident import evidence, lifecycle, tally
 from sidecar.incident.account import LEAD_S
 from sidecar.incident.lifecycle import FOLD_S, IDLE_S, Impact, Incident, Resolution, Verdict
@@ -39,7 +38,6 @@ from sidecar.incident.lifecycle import FOLD_S, IDLE_S, Impact, Incident, Resolut
 YOUNG_S: Final = 30.0
 WIDEN_S: Final = 5.0
 
-Key = tuple[Detector, Scope]
 _WIDTH: Final = (ScopeKind.SERVICE, ScopeKind.ROUTE, ScopeKind.ENDPOINT, ScopeKind.CLIENT)  # a wide one takes others in
 _KINDS: Final = (  # of causes
     frozenset({Detector.ERRORS, Detector.LATENCY, Detector.TRIP}),
@@ -58,24 +56,23 @@ class Intake:
         opened: Incidents that were opened or reopened this second; people are told once it is known what was done.
     """
 
-    def __init__(self, book: Book, history: History) -> None:
+    def __init__(self, book: Book, history: History, episodes: Episodes) -> None:
         self._book = book
         self._history = history
-        self._episodes: dict[Key, float] = {}
+        self._episodes = episodes
         self._wider: dict[tuple[int, Scope], float] = {}
-        self._told: set[Key] = set()
         self.opened: list[tuple[int, str]] = []
         self.version = 0
         self.drilled = ""
         self.evidence: dict[int, dict[str, object]] = {}
 
     def __repr__(self) -> str:
-        return f"<Intake {len(self._episodes)} alarms>"
+        return f"<Intake {self._episodes!r}>"
 
     def take(self, findings: Sequence[Finding], now: Moment) -> dict[int, list[Case]]:
         """Sort this second's findings into incidents; return each running one's cases, its own scope's first."""
         self.opened.clear()
-        self._follow(findings, now)
+        self._episodes.follow((found.case for found in findings), now)
         placed: dict[int, list[Finding]] = {}
         for finding in sorted(findings, key=lambda f: (_WIDTH.index(f.case.scope.kind), not f.case.severe)):
             number = self._place(finding, now)
@@ -85,45 +82,6 @@ class Intake:
             self._hear(incident, placed.get(incident.id, ()), now)
         return {n: _ordered(self._book.incidents[n].scope, found) for n, found in placed.items()}
 
-    # --- episodes and verdicts
-
-    def _follow(self, findings: Iterable[Finding], now: Moment) -> None:
-        keys = {(signal.detector, f.case.scope) for f in findings for signal in f.case.signals}
-        self._episodes = {key: self._episodes.get(key, now.at) for key in keys}
-        self._told &= keys
-        kept = []
-        for mark in self._book.marks:
-            sounding = mark.sounding and (mark.detector, mark.scope) in keys
-            if sounding or now.unix < mark.until_unix:
-                kept.append(replace(mark, sounding=sounding))
-        if kept != self._book.marks:
-            self._book.put_marks(kept)
-
-    def mark_of(self, case: Case, now: Moment) -> sticky.Mark | None:
-        """Return the verdict that forbids automation to isolate for *case*: one that binds all its signals."""
-        bound = [self._binding(signal, case.scope, now) for signal in case.signals]
-        return bound[0] if bound and all(bound) else None
-
-    def _binding(self, signal: Signal, scope: Scope, now: Moment) -> sticky.Mark | None:
-        marks = (m for m in self._book.marks if m.scope == scope and m.detector is signal.detector)
-        return next((mark for mark in marks if sticky.binds(mark, signal, now)), None)
-
-    def _silenced(self, case: Case, now: Moment) -> bool:
-        marks = [self._binding(signal, case.scope, now) for signal in case.signals]
-        if not marks or not all(m and sticky.silences(m, s, now) for m, s in zip(marks, case.signals, strict=True)):
-            return False
-        for mark in marks:
-            if mark is not None and (mark.detector, mark.scope) not in self._told:
-                self._told.add((mark.detector, mark.scope))
-                body = {"detector": mark.detector.value, "because": mark.quote}
-                self._book.event("signal.silenced", now, incident=mark.incident, scope=mark.scope, body=body)
-        return True
-
-    def _quote(self, case: Case, now: Moment) -> str:
-        keys = {(signal.detector, case.scope) for signal in case.signals}
-        marks = [m for m in self._book.marks if (m.detector, m.scope) in keys and now.unix < m.until_unix]
-        return marks[-1].quote if marks else ""
-
     # --- where a finding belongs
 
     def _place(self, finding: Finding, now: Moment) -> int | None:
@@ -132,7 +90,7 @@ class Intake:
         around = [i for i in running if i.scope == scope or (i.scope.contains(scope) and _akin(i, finding.case))]
         if around:
             return max(around, key=lambda i: (i.scope == scope, -i.id)).id
-        if _faded(finding.case) or self._silenced(finding.case, now):
+        if _faded(finding.case) or self._episodes.silenced(finding.case, now):
             return None
         drilled = self._drilled(scope)
         inside = [
@@ -200,15 +158,14 @@ class Intake:
     def _is_new(self, ended: Incident, case: Case, now: Moment) -> bool:
         """Tell whether *case* is more than the fading alarm of an ended incident."""
         assert ended.resolved is not None
-        begun = max(self._episodes.get((s.detector, case.scope), 0.0) for s in case.signals)
         rows = self._history.window(self._history.routes_of(case.scope), ended.resolved.at)
         again = proven_again(case.signals, rows, case.scope, ended.resolved.at, now.at)
-        return again or (begun > ended.resolved.at and case.tripped)
+        return again or (self._episodes.began_at(case) > ended.resolved.at and case.tripped)
 
     def _reopen(self, ended: Incident, finding: Finding, now: Moment) -> int:
         scope = ended.scope
         incident = lifecycle.reopen(ended, now)
-        self._book.put_incident(replace(incident, quote=self._quote(finding.case, now) or incident.quote))
+        self._book.put_incident(replace(incident, quote=self._episodes.quote(finding.case, now) or incident.quote))
         body = {"flaps": incident.flaps}
         self._book.event("incident.reopened", now, incident=ended.id, scope=scope, body=body)
         heard = {signal.detector for signal in finding.case.signals}
@@ -225,7 +182,7 @@ class Intake:
         incident = Incident(book.number_incident(), case.scope, now, onset, now, affected=finding.affected())
         incident = replace(incident, drill=self._drilled(case.scope), observed=finding.observed)
         incident = lifecycle.hear(incident, case.signals, now)
-        quote = self._quote(case, now)
+        quote = self._episodes.quote(case, now)
         incident = replace(incident, quote=quote, impact=self._impact_since(case.scope, onset_at))
         book.put_incident(incident)
         self._begin_account(incident, now)

@@ -10,12 +10,14 @@ from typing import Any, Final, Protocol
 from sidecar.controller.book import (
     MARK_COUNTERS,
     MARK_SILENCES,
+    MARK_SIZES,
     MARK_VERDICTS,
     MARK_VERSIONS,
     Book,
 )
 from sidecar.controller.effects import Document
 from sidecar.decide import lease, overrides, silence, sticky, suspect
+from sidecar.decide.size import Sizes
 from sidecar.facts import Moment
 from sidecar.incident.account import Account
 from sidecar.incident.documents import ACCOUNT, KEPT, from_kept
@@ -90,6 +92,7 @@ def take_up(book: Book, restored: Restored, now: Moment) -> None:
         override = overrides.from_store(row, book.boot, now)
         book.overrides[override.scope] = override
     book.marks = [sticky.from_json(row) for row in _json(restored.marks, MARK_VERDICTS, [])]
+    book.sizes = Sizes.from_json(_json(restored.marks, MARK_SIZES, []))
     book.versions = [suspect.from_json(row, now) for row in _json(restored.marks, MARK_VERSIONS, [])]
     book.silences = [silence.from_store(row, book.boot, now) for row in _json(restored.marks, MARK_SILENCES, [])]
     book.hushed = {

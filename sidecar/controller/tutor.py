@@ -2,9 +2,9 @@
 What people's verdicts do to the detectors: thresholds, scorecards, demotions.
 
 Theory
-    Everything that a verdict changes is keyed by (route, detector): whom the incident's claims came from. A confirmation
-    moves its threshold down at once. A false positive first lifts what counts as material, and moves the threshold up
-    only after the stored history was replayed with it (`learning.py` asks for that, and comes back with `Tune`): a step
+    Thresholds and records are kept by (route, detector): whom the incident's claims came from. A confirmation moves
+    the threshold down at once. A false positive first makes silent what is no larger than it was (`size.py`), and moves the
+    threshold up only after the stored history was replayed with it (`learning.py` asks for that, and comes back with `Tune`): a step
     that would have hidden a confirmed incident is not taken. A detector whose precision falls below one half is demoted
     to observe, until a person promotes it. One that observes, by a demotion or by the config, is heard: what it would
     have raised is a would-have incident, of which nobody is told and for which nothing is done. How far those agree with
@@ -29,11 +29,11 @@ from sidecar.controller.commands import Demote, Done, Missed, Promote, Rejected,
 from sidecar.controller.effects import PutMark
 from sidecar.decide.lease import AUTOMATION
 from sidecar.decide.policies import ListenPolicy
-from sidecar.decide.policy import Case
+from sidecar.decide.size import Sizes, silent_words, size_of
 from sidecar.detect.bank import Bank
 from sidecar.detect.tuning import SERVICE, STEPS, Key, Tuning
 from sidecar.facts import Detector, Mode, Moment, Scope, ScopeKind, Signal
-from sidecar.incident.lifecycle import Claim, Incident, Verdict
+from sidecar.incident.lifecycle import Incident, Verdict
 from sidecar.incident.scorecard import CONFIG, Judgement, Scorecard
 
 MARK_TUNING: Final = "engine.tuning"
@@ -55,8 +55,11 @@ _CONFIGURED: Final = {  # controls whose mode is a setting, and which
 
 def key_of(signal: Signal) -> Key:
     """Return whose claim it is: the route's detector, or the service's."""
-    wide = signal.scope.kind in (ScopeKind.SERVICE, ScopeKind.ENDPOINT)
-    return (SERVICE if wide else signal.scope.name), signal.detector
+    return _whose(signal.scope), signal.detector
+
+
+def _whose(scope: Scope) -> str:
+    return SERVICE if scope.kind in (ScopeKind.SERVICE, ScopeKind.ENDPOINT) else scope.name
 
 
 class Tutor:
@@ -78,6 +81,7 @@ class Tutor:
         self._bank = bank
         self._heard: frozenset[Key] = frozenset()
         self._listen = ListenPolicy()
+        self._growing: set[int] | None = None
         self.tuning = Tuning()
         self.cards: dict[Key, Scorecard] = {}
         self.audible: tuple[Signal, ...] = ()
@@ -91,9 +95,15 @@ class Tutor:
         """Return whom nobody listens to now."""
         return frozenset(key for key, card in self.cards.items() if card.demoted is not None)
 
-    def start(self, tuning: Tuning, demoted: Collection[Key] = (), unix: float = 0.0) -> None:
+    @property
+    def sizes(self) -> Sizes:
+        """Return how large the incidents were that people judged."""
+        return self._book.sizes
+
+    def start(self, tuning: Tuning, demoted: Collection[Key], sizes: Sizes, unix: float) -> None:
         """Begin with what was learnt elsewhere: for a replay."""
         self.tuning = tuning
+        self._book.put_sizes(sizes)
         self._bank.tune(tuning)
         self.cards = {key: Scorecard().demote(unix, AUTOMATION) for key in demoted}
 
@@ -122,6 +132,7 @@ class Tutor:
 
     def listened(self, signals: Sequence[Signal], now: Moment) -> tuple[Signal, ...]:
         """Return the *signals* of detectors that are not off, and part them into those that raise and those that would."""
+        self._measure()
         modes = {key: self._listen.mode_of(*key) for key in map(key_of, signals)}
         for key, mode in modes.items():
             if mode is Mode.OBSERVE and (key not in self.cards or self.cards[key].demoted is None):
@@ -136,15 +147,15 @@ class Tutor:
         self._heard = sounding
         return heard
 
-    def weighed(self, case: Case) -> Case:
-        """Return *case* without the materiality of effects that a person called false before."""
-        if not self.tuning.floors:
-            return case
-        return replace(case, signals=tuple(self._weighed(signal) for signal in case.signals))
-
-    def _weighed(self, signal: Signal) -> Signal:
-        small = signal.value <= self.tuning.floors.get(key_of(signal), -1.0)
-        return replace(signal, material=False) if small and not signal.severe else signal
+    def _measure(self) -> None:
+        """Take the size of what was confirmed while it went on, once it has ended."""
+        incidents = self._book.incidents
+        if self._growing is None:
+            self._growing = {i.id for i in self._book.running() if i.verdict is Verdict.CONFIRMED}
+        for number in [n for n in self._growing if n not in incidents or not incidents[n].running]:
+            self._growing.remove(number)
+            if number in incidents:
+                self._weigh(incidents[number])
 
     # --- verdicts ---------------------------------------------------------------------------------------------------
 
@@ -153,6 +164,7 @@ class Tutor:
         said = incident.verdict
         if said is Verdict.PENDING or incident.drill:
             return
+        self._weigh(incident)
         for key, claim in {key_of(claim.signal): claim for claim in incident.claims}.items():
             card = self.cards.get(key, Scorecard())
             old = card.of(incident.id)
@@ -162,7 +174,6 @@ class Tutor:
                 self.tuning = self.tuning.moved(*key, -old.step)
             step = STEPS["confirmed"] if said is Verdict.CONFIRMED else 0.0
             self.tuning = self.tuning.moved(*key, step) if step else self.tuning
-            self._weigh(key, claim, said)
             score = max(claim.worst.score, claim.signal.score)
             hushed_at = self.tuning.offset(*key) + score - claim.worst.threshold
             row = Judgement(incident.id, said.value, now.unix, *self._cost(incident, now), step, hushed_at)
@@ -170,11 +181,14 @@ class Tutor:
             self._look(key, now)
         self._store()
 
-    def _weigh(self, key: Key, claim: Claim, said: Verdict) -> None:
-        if said is Verdict.FALSE_POSITIVE:
-            self.tuning = self.tuning.lifted(*key, claim.worst.value)
-        elif said is Verdict.CONFIRMED:
-            self.tuning = self.tuning.lowered(*key)
+    def _weigh(self, incident: Incident) -> None:
+        """Keep how large it was, as a person judged it."""
+        real = incident.verdict is Verdict.CONFIRMED
+        told = real or incident.verdict is Verdict.FALSE_POSITIVE
+        claims = incident.claims if told else ()
+        self._book.put_sizes(self._book.sizes.judged(incident.id, [size_of(incident, claim) for claim in claims]))
+        if real and incident.running and self._growing is not None:
+            self._growing.add(incident.id)
 
     def _cost(self, incident: Incident, now: Moment) -> tuple[float, int, float]:
         isolations = [self._book.isolations[name] for name in incident.isolations if name in self._book.isolations]
@@ -183,7 +197,8 @@ class Tutor:
 
     def _look(self, key: Key, now: Moment) -> None:
         card = self.cards[key]
-        if card.demoted is None and card.too_often_wrong(self.tuning.offset(*key)):
+        silent = {row.incident for row in card.judged if self.sizes.learnt(row.incident, key[1])}
+        if card.demoted is None and card.too_often_wrong(self.tuning.offset(*key), silent):
             self._demote(key, AUTOMATION, now)
 
     def _demote(self, key: Key, by: str, now: Moment) -> None:
@@ -221,6 +236,8 @@ class Tutor:
                     self._demote(key, command.author, now)
                 case Missed():
                     self.tuning = self.tuning.moved(*key, STEPS["missed"])
+                    about = [row for row in self.sizes.rows if (_whose(row.scope), row.detector) == key]
+                    self._book.put_sizes(self.sizes.forgotten(about))
                     body = {"control": name_of(key), "reason": command.reason}
                     self._book.event("verdict.missed", now, author=command.author, scope=_scope(key), body=body)
         self._store()
@@ -283,7 +300,8 @@ class Tutor:
         """Return one scorecard in its public shape."""
         card = self.cards.get(key, Scorecard())
         state = {"control": name_of(key), "route": key[0] or SERVICE_WORD, "detector": key[1].value}
-        record = card.document()
+        scopes = dict.fromkeys(row.scope for row in self.sizes.rows if (_whose(row.scope), row.detector) == key)
+        record = {**card.document(), "silent": self.sizes.silent(scopes, key[1])}
         if record["demoted"] is not None:
             record["demoted"] |= dict(zip(("confirmed", "false_positive"), self._agreement(key), strict=True))
         return {**state, "offset": round(self.tuning.offset(*key), 3), "record": record}
@@ -319,6 +337,9 @@ class Tutor:
         shown = row | {"id": name_of(key), "offset": found["offset"], "record": found["record"]}
         if mode is Mode.OFF:
             return shown | {"state": "off", "why": f"by {self._setting(key)}"}
+        if row["state"] != "off" and not row.get("why") and found["record"]["silent"]:
+            shown["why"] = "; ".join(map(silent_words, found["record"]["silent"]))
+            shown["why"] += f"; told again with: sidecar control missed {name_of(key)}"
         if row["state"] == "off" or (mode is Mode.ENFORCE and (card is None or card.demoted is None)):
             return shown
         why = self._why(key) if card is not None and card.demoted is not None else "observes by the config"

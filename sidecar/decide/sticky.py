@@ -7,11 +7,12 @@ Theory
     the difference of logits for ratios, of logarithms for seconds and rates. The same fingerprint may isolate again only
     when the mark has run out, when its effect is `WORSE` times the judged one, or when it is severe in a new episode (an
     episode lasts as long as the alarm sounds without a pause). To be told costs less than to be acted upon: it is raised
-    again from `LOUDER` on, three times the odds, or three times the seconds or the rate, that were judged.
+    again from `LOUDER` on, three times the odds, or three times the seconds or the rate, that were judged; and in a new
+    episode as soon as it outgrows what was called false (`size.py`).
 
 Tables
     verdict          lasts    raises again        isolates again
-    false_positive   24 h     when louder         when worse, or severe in a new episode
+    false_positive   24 h     louder, or larger   when worse, or severe in a new episode
     benign           10 min   when louder         the same; the detectors learn the shift meanwhile
     none             5 min    in a new episode    the same
 
@@ -27,6 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.decide.size import above
 from sidecar.facts import Detector, Moment, Scope, Signal
 from sidecar.incident.words import clock
 
@@ -45,6 +47,7 @@ class Mark:
         verdict: `false_positive`, `benign` or `none`.
         effect: Of the signal that was judged.
         severe: Whether it was severe.
+        excess: Its size, requests beyond normal; 0 where none are counted.
         incident, author: Where it was said and by whom.
         unix, until_unix: When it was said and how long it counts.
         sounding: The alarm that was judged still sounds.
@@ -60,6 +63,7 @@ class Mark:
     unix: float
     until_unix: float
     sounding: bool = True
+    excess: float = 0.0
 
     @property
     def quote(self) -> str:
@@ -83,7 +87,10 @@ def _logit(ratio: float) -> float:
 def make(signal: Signal, scope: Scope, verdict: str, incident: int, author: str, now: Moment) -> Mark:
     """Return the mark that a release leaves on *signal*."""
     until = now.unix + LASTS_S[verdict]
-    return Mark(scope, signal.detector, verdict, effect(signal), signal.severe, incident, author, now.unix, until)
+    found = effect(signal)
+    return Mark(
+        scope, signal.detector, verdict, found, signal.severe, incident, author, now.unix, until, excess=signal.excess
+    )
 
 
 def binds(mark: Mark, signal: Signal, now: Moment) -> bool:
@@ -98,7 +105,8 @@ def binds(mark: Mark, signal: Signal, now: Moment) -> bool:
 def silences(mark: Mark, signal: Signal, now: Moment) -> bool:
     """Tell whether *mark* forbids even to raise an incident because of *signal*."""
     louder = effect(signal) >= mark.effect + LOUDER
-    return binds(mark, signal, now) and not louder and (mark.verdict != "none" or mark.sounding)
+    larger = mark.verdict == "false_positive" and not mark.sounding and 0.0 < above(mark.excess) < signal.excess
+    return binds(mark, signal, now) and not (louder or larger) and (mark.verdict != "none" or mark.sounding)
 
 
 def to_json(mark: Mark) -> dict[str, Any]:
@@ -114,6 +122,7 @@ def to_json(mark: Mark) -> dict[str, Any]:
         "unix": mark.unix,
         "until_unix": mark.until_unix,
         "sounding": mark.sounding,
+        "excess": mark.excess,
     }
 
 

@@ -244,6 +244,7 @@ class ErrorDetector:
         requests, bad = self._measured()
         ratio = bad / requests if requests else 0.0
         normal = self.baseline.ratio
+        _, since = self._mixture.onset()
         enough = requests >= self._policy.min_requests
         severe = ratio >= SEVERE_RATIO and enough and requests >= SEVERE_REQUESTS
         material = enough and self.score >= self.threshold + MATERIAL_SCORE and ratio >= material_ratio(normal)
@@ -259,6 +260,7 @@ class ErrorDetector:
             material=material,
             severe=severe,
             fading=alarm.fading,
+            excess=max(since.bad - normal * since.requests, 0.0),
         )
 
     def snapshot(self) -> Document:

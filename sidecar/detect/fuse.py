@@ -139,6 +139,8 @@ def _everywhere(signals: Sequence[Signal], series: Series, now: float) -> frozen
 def _restated(signal: Signal, attribution: Attribution, policy: DetectPolicy) -> Signal:
     """Return *signal* as it looks on the attributed scope."""
     scope, requests = attribution.scope, attribution.requests
+    if scope.kind is ScopeKind.CLIENT:
+        signal = replace(signal, excess=attribution.share_ratio * signal.excess)
     match signal.detector:
         case Detector.ERRORS:
             enough = requests >= policy.min_requests

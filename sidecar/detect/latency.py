@@ -295,7 +295,9 @@ class LatencyDetector:
             return None
         p95, normal = self.p95_s(), self.baseline.p95_s
         requests, _ = self._recent.since(max(alarm.since_at, self._at - RECENT_S))
-        _, since = self._leader().onset()
+        leader = self._leader()
+        _, since = leader.onset()
+        usual = (1.0 - QUANTILES[self._mixtures.index(leader)]) * since.requests  # above its quantile
         sample = requests if requests >= self._policy.min_requests else max(requests, since.requests)
         large = p95 >= MATERIAL_RATIO * normal and p95 >= normal + MATERIAL_S
         enough = sample >= self._policy.min_requests
@@ -311,6 +313,7 @@ class LatencyDetector:
             unit="s",
             material=large and enough and self.score >= self.threshold + MATERIAL_SCORE,
             fading=alarm.fading,
+            excess=max(since.bad - usual, 0.0),
         )
 
     def snapshot(self) -> Document:

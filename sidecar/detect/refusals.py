@@ -181,6 +181,7 @@ class RefusalsDetector:
         alarm = self.alarm
         if not alarm.stands or alarm.since_at is None:
             return None
+        _, since = self._mixture.onset()
         return Signal(
             Detector.REFUSALS,
             scope,
@@ -191,6 +192,7 @@ class RefusalsDetector:
             threshold=self.threshold,
             since_at=alarm.since_at,
             fading=alarm.fading,
+            excess=max(since.bad - self.reference * since.requests, 0.0),
         )
 
     def snapshot(self) -> Document:

@@ -341,10 +341,17 @@ class TrafficDetector:
                 since_at=alarm.since_at,
                 unit="per_s",
                 fading=alarm.fading,
+                excess=self._excess(detector),
             )
             for detector, alarm in ((Detector.SURGE, self.surge), (Detector.SILENCE, self.silence))
             if alarm.stands and alarm.since_at is not None
         ]
+
+    def _excess(self, detector: Detector) -> float:
+        """Return how many requests came, or stayed away, beyond the forecast since the onset."""
+        _, since = (self._higher if detector is Detector.SURGE else self._lower).onset()
+        beyond = since.bad - self.forecast.rate_per_s * (since.requests - since.bad)  # "good" are the seconds
+        return max(beyond if detector is Detector.SURGE else -beyond, 0.0)
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""

@@ -1,5 +1,5 @@
 """
-What verdicts teach the detectors: an offset on each threshold, and how large an effect must be to be acted upon.
+What verdicts teach the detectors: an offset on each threshold.
 
 Theory
     A detector fires at h + d. Each verdict moves d of its (route, detector): a false positive up by `STEPS`, a confirmed
@@ -9,8 +9,8 @@ Theory
 
         d(route) = clamp(own(route) + own(service), −3, +6)
 
-    Precision is not everything: an alarm on an effect that is too small to matter is a false alarm at any threshold. So
-    a false positive also lifts what counts as material to just above the effect that was seen (`LIFT`).
+    Precision is not everything: a false trigger may be as strong as an incident, at any threshold. What is silent because it
+    is no larger than what was called false is `decide/size.py`.
 
 What can go wrong
     A threshold that rises hides alarms: before a step up counts, the stored history is replayed with it
@@ -29,7 +29,6 @@ from sidecar.facts import Detector
 STEPS: Final[Mapping[str, float]] = {"false_positive": 0.9, "confirmed": -0.1, "missed": -2.0}
 LOWEST, HIGHEST = -3.0, 6.0
 SHARED: Final = 0.3
-LIFT: Final = 1.05
 SERVICE: Final = ""  # the route of what was found at the service
 TUNED: Final = (Detector.ERRORS, Detector.LATENCY, Detector.SURGE, Detector.SILENCE, Detector.REFUSALS, Detector.DRIFT)
 
@@ -49,12 +48,10 @@ class Tuning:
     Attributes:
         own: By (route, detector).
         service: By detector, in force on every route.
-        floors: By (route, detector), the value up to which an effect is not material.
     """
 
     own: Mapping[Key, float] = field(default_factory=dict)
     service: Mapping[Detector, float] = field(default_factory=dict)
-    floors: Mapping[Key, float] = field(default_factory=dict)
 
     def offset(self, route: str, detector: Detector) -> float:
         """Return d."""
@@ -71,23 +68,13 @@ class Tuning:
             return self
         own = clamp(self.own.get((route, detector), 0.0) + (1.0 - SHARED) * step)
         shared = clamp(self.service.get(detector, 0.0) + SHARED * step)
-        return Tuning({**self.own, (route, detector): own}, {**self.service, detector: shared}, self.floors)
-
-    def lifted(self, route: str, detector: Detector, value: float) -> Tuning:
-        """Return this with what is material just above *value*."""
-        floor = max(self.floors.get((route, detector), 0.0), LIFT * value)
-        return Tuning(self.own, self.service, {**self.floors, (route, detector): floor})
-
-    def lowered(self, route: str, detector: Detector) -> Tuning:
-        """Return this without what was lifted there: the same effect was real after all."""
-        return Tuning(self.own, self.service, {key: f for key, f in self.floors.items() if key != (route, detector)})
+        return Tuning({**self.own, (route, detector): own}, {**self.service, detector: shared})
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
         return {
             "own": [[route, detector.value, d] for (route, detector), d in self.own.items()],
             "service": {detector.value: d for detector, d in self.service.items()},
-            "floors": [[route, detector.value, floor] for (route, detector), floor in self.floors.items()],
         }
 
     @classmethod
@@ -96,5 +83,4 @@ class Tuning:
         return cls(
             {(route, Detector(name)): d for route, name, d in row["own"]},
             {Detector(name): d for name, d in row["service"].items()},
-            {(route, Detector(name)): floor for route, name, floor in row["floors"]},
         )

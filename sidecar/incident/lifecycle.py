@@ -80,7 +80,8 @@ class Claim:
 
     Attributes:
         signal: As it was when last heard.
-        worst: As it was when it was furthest from normal, on at least `SPEAKING` requests if it ever had as many.
+        worst: As it was when it was furthest from normal, on at least `SPEAKING` requests if it ever had as many; its
+            `excess` is the most that there was.
         since: Its onset, on both clocks.
         heard: The last moment at which it sounded above the clear level and did not only fade.
         sounding: It is in alarm now.
@@ -291,6 +292,8 @@ def hear(incident: Incident, signals: tuple[Signal, ...], now: Moment) -> Incide
         heard = now if loud or old is None else old.heard
         # The first onset stays: a signal that falls silent and sounds again is the same claim.
         worst = _worse(old.worst, signal) if old else signal
+        if old is not None:
+            worst = replace(worst, excess=max(old.worst.excess, signal.excess))
         known[key] = Claim(signal, worst, old.since if old else since, heard)
     severe = any(signal.severe for signal in signals)
     severity = Severity.SEVERE if severe else incident.severity

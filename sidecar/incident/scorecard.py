@@ -4,8 +4,8 @@ How good a detector is on a route, by what people said of its incidents.
 Theory
     Precision is confirmed / (confirmed + false positives); `benign` says that it was right about an effect that is wanted,
     and counts for neither. A rule that is wrong more often than right costs more trust than it earns: with at least
-    `LEAST` verdicts and a precision below `HALF` it is demoted to observe. A false positive that its threshold has learnt
-    meanwhile, so that the same score would be silent now, is no reason for that: it does not count. What it would have raised from then on is
+    `LEAST` verdicts and a precision below `HALF` it is demoted to observe. A false positive that was learnt meanwhile, so that
+    the same score, or the same size (`decide/size.py`), would be silent now, is no reason for that: it does not count. What it would have raised from then on is
     its shadow record; a person who promotes it sees that first, and it starts anew: verdicts of before do not count.
 
 What can go wrong
@@ -15,7 +15,7 @@ What can go wrong
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from statistics import median
@@ -88,9 +88,13 @@ class Scorecard:
         """Return the part that was right; None without any verdict that says it."""
         return _precision(self.judged)
 
-    def too_often_wrong(self, offset: float = 0.0) -> bool:
-        """Tell whether it has to be demoted, now that its threshold has moved by *offset*."""
-        rows = tuple(row for row in self.judged if row.unix >= self.counts_from and not row.learnt(offset))
+    def too_often_wrong(self, offset: float = 0.0, silent: Collection[int] = ()) -> bool:
+        """Tell whether it has to be demoted, now that its threshold moved by *offset* and what *silent* said would not be told."""
+        rows = tuple(
+            row
+            for row in self.judged
+            if row.unix >= self.counts_from and not row.learnt(offset) and row.incident not in silent
+        )
         told = [row for row in rows if row.verdict in ("confirmed", "false_positive")]
         precision = _precision(rows)
         return len(told) >= LEAST and precision is not None and precision < HALF

@@ -176,7 +176,8 @@ class Player:
         if self._engine is None or self._guards is None:
             start = Moment(second.t - 1.0, second.t - 1.0)
             self._engine = Engine(self._compiled, seed="", now=start)
-            self._engine.tutor.start(self._learned.tuning, self._learned.demoted, start.unix)
+            learned = self._learned
+            self._engine.tutor.start(learned.tuning, learned.demoted, learned.sizes, start.unix)
             self._guards = Guards(self._compiled, start.at)
             self._engine.configured(_VERSION, self._compiled, (), start)
         elif new:

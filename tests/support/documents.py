@@ -278,7 +278,7 @@ RECORD: dict[str, Any] = {
     "control": "detect.errors:checkout", "route": "checkout", "detector": "errors", "offset": 0.9,
     "record": {
         "confirmed": 1, "false_positive": 1, "benign": 0, "precision": 0.5, "delay_s": 3.0, "pages": 2,
-        "falsely_refused_s": 40.0, "demoted": None,
+        "falsely_refused_s": 40.0, "demoted": None, "silent": [],
         "last": [{"incident": 12, "verdict": "confirmed", "time": "2026-01-05T12:00:00Z"}],
     },
 }  # fmt: skip

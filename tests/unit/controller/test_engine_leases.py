@@ -185,6 +185,8 @@ def test_verdicts_survive_a_restart() -> None:
     world.run(70)
     world.restart().run(60)
     break_route(world, fail=0.3)
+    world.until(lambda: world.engine.heard, 10)
+    break_route(world, fail=0.0)
 
     world.run(60)
 

@@ -24,13 +24,14 @@ from sidecar.controller.commands import (
 from sidecar.controller.tutor import MARK_SCORECARDS
 from sidecar.decide.policies import ListenPolicy
 from sidecar.detect.policies import DetectPolicy
-from sidecar.facts import Detector, Mode
+from sidecar.facts import Detector, Mode, Moment
 from tests.support.plays import break_route, broken, warm
 from tests.support.world import World, compiled
 
 FALSE = ReleaseVerdict.FALSE_POSITIVE
 KEY = ("checkout", Detector.ERRORS)
 NAME = "detect.errors:checkout"
+DAY_S = 86_400.0
 
 
 def teach(world: World, command: Teaching) -> Done | Rejected:
@@ -94,10 +95,64 @@ def test_a_changed_verdict_takes_its_step_back() -> None:
     world = broken()
     world.command(Release(1, "ops", FALSE))
     teach(world, Tune(1, "checkout", Detector.ERRORS, 0, 0))
-    assert world.engine.tutor.tuning.floors
+    assert not any(row.real for row in world.engine.tutor.sizes.rows)
     world.command(Confirm(1, "ops"))
     assert offset(world) == pytest.approx(-0.1)
-    assert KEY not in world.engine.tutor.tuning.floors
+    assert all(row.real for row in world.engine.tutor.sizes.rows)
+
+
+def burst(world: World, seconds: int = 6, fail: float = 0.3) -> int:
+    """Let a part of the route's requests fail for some seconds, then calm; return how many incidents there are."""
+    break_route(world, "checkout", fail)
+    world.run(seconds)
+    break_route(world, "checkout", 0.0)
+    world.run(90)
+    return len(world.engine.incidents(None, world.now))
+
+
+def test_a_trigger_that_was_called_false_is_silent_until_it_outgrows_itself() -> None:
+    """
+    For good, not for a day: the same burst two days later is told to nobody, the events say why, and a longer one is told.
+    """
+    world = warm()
+    assert burst(world) == 1
+    world.command(Release(1, "ops", FALSE))
+    world.now = Moment(world.now.at + 2 * DAY_S, world.now.unix + 2 * DAY_S)  # no mark is in force any more
+    world.run(30)
+    assert burst(world) == 1
+    silenced = [event for event in world.of(fx.AppendEvent) if event.kind == "signal.silenced"]
+    assert "called false in incident 1" in silenced[-1].body["because"]
+    assert control(world)["record"]["silent"][0]["quieted"] == 1
+    assert f"as false as incident 1, 1 since; told again with: sidecar control missed {NAME}" in control(world)["why"]
+    assert burst(world, seconds=40) == 2
+
+
+def test_what_was_confirmed_while_it_went_on_is_measured_at_its_end() -> None:
+    """
+    A word in the third second does not make everything from that size on an incident.
+    """
+    world = warm()
+    break_route(world, "checkout", 0.3)
+    world.until(lambda: world.engine.incidents(None, world.now), 20)
+    world.command(Confirm(1, "ops"))
+    early = world.engine.tutor.sizes.rows[0].excess
+    world.run(20)
+    break_route(world, "checkout", 0.0)
+    world.run(90)
+    assert world.engine.tutor.sizes.rows[0].excess > 3 * early > 0.0
+    assert world.engine.tutor.sizes.rows[0].real
+
+
+def test_a_miss_forgets_what_was_called_false() -> None:
+    """
+    Somebody missed an incident: nothing is silent there any more because of its size.
+    """
+    world = warm()
+    burst(world)
+    world.command(Release(1, "ops", FALSE))
+    assert world.engine.tutor.sizes.rows
+    teach(world, Missed(NAME, "ops"))
+    assert not world.engine.tutor.sizes.rows
 
 
 def test_a_miss_makes_it_much_keener() -> None:
