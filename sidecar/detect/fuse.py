@@ -11,7 +11,7 @@ Tables
     word        holds when                                                                                by
     severe      ≥ 50 % failed of at least 20 requests of the scope, or a trip                             errors, trip
     material    score ≥ h + 3 and (ratio ≥ max(5 %, 10·p̂), or p95 ≥ 2× and ≥ +50 ms), enough requests    errors, latency, trip
-    agreeing    the witnesses among errors, latency, connection_failures, trip                            all
+    agreeing    the witnesses among errors, latency, connection_failures, trip, in_flight                 all
 
     `surge`, `silence`, `refusals`, `burn` and `drift` raise and are never severe, material or agreeing: no isolation comes from them.
 
@@ -30,11 +30,13 @@ from typing import Final
 from sidecar.detect.attribute import EXPLAINS, LEAST_ROUTES, ROUTE_REQUESTS, Attribution, Scene, attribute
 from sidecar.detect.census import Census
 from sidecar.detect.errors import MATERIAL_SCORE, SEVERE_RATIO, SEVERE_REQUESTS, material_ratio
+from sidecar.detect.inflight import WINDOW_S, stuck
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.series import RECENT_S, Series
 from sidecar.facts import Detector, Scope, ScopeKind, Signal
 
 CONNECTION_FAILURES: Final = "connection_failures"
+IN_FLIGHT: Final = "in_flight"
 ACTING: Final = (Detector.ERRORS, Detector.LATENCY, Detector.TRIP)
 BEFORE_S: Final = 60.0
 
@@ -91,7 +93,7 @@ def fuse(signals: Sequence[Signal], series: Series, policy: DetectPolicy, now: f
         groups.setdefault(attribution.scope, []).append((restated, attribution))
     order = list(ScopeKind)
     ranked = sorted(groups.items(), key=lambda item: (order.index(item[0].kind), str(item[0])))
-    return tuple(_finding(scope, claims) for scope, claims in ranked)
+    return tuple(_finding(scope, claims, hangs=_hangs(claims, series, policy, now)) for scope, claims in ranked)
 
 
 class _Scenes:
@@ -160,7 +162,17 @@ def _restated(signal: Signal, attribution: Attribution, policy: DetectPolicy) ->
             return replace(signal, material=False, severe=False)
 
 
-def _finding(scope: Scope, claims: Sequence[tuple[Signal, Attribution]]) -> Finding:
+def _hangs(claims: Sequence[tuple[Signal, Attribution]], series: Series, policy: DetectPolicy, now: float) -> bool:
+    """Tell whether most requests of a route whose latency is claimed have no answer at all."""
+    for signal, attribution in claims:
+        if signal.detector is Detector.LATENCY and attribution.scope.kind in (ScopeKind.ROUTE, ScopeKind.CLIENT):
+            rows = series.between(max(signal.since_at, now - WINDOW_S), now, attribution.scope.name)
+            if stuck(rows, signal.baseline, policy.min_requests):
+                return True
+    return False
+
+
+def _finding(scope: Scope, claims: Sequence[tuple[Signal, Attribution]], *, hangs: bool) -> Finding:
     acting = [claim for claim in claims if claim[0].detector in ACTING]
     _, attribution = max(acting or claims, key=lambda claim: claim[0].score / max(claim[0].threshold, 1e-9))
     signals = tuple(signal for signal, _ in claims)
@@ -170,7 +182,7 @@ def _finding(scope: Scope, claims: Sequence[tuple[Signal, Attribution]]) -> Find
         attribution=attribution,
         severe=any(signal.severe for signal in signals),
         material=any(signal.material for signal in signals),
-        agreeing=_witnesses(acting),
+        agreeing=(*_witnesses(acting), *((IN_FLIGHT,) if hangs else ())),
     )
 
 

@@ -25,13 +25,14 @@ Tables
                           of 10 ms at least. While the baseline is young: 1 time normal, and 25 ms at least
     fades                 below 0.8 of that
     is material           score ≥ h + 3, ≥ 2 times and ≥ +50 ms, at least `min_requests`
-    is severe             never: slowness alone needs a second witness
+    is severe             never: slowness alone needs a second witness (a hang has its own: `inflight.py`)
 
     A shift too small to raise is learnt, at the drift limit.
 
 What can go wrong
     A jitter that was never seen raises once, when it is larger than a scheduler's turn (25 ms); then it is known.
     Buckets are 12 % wide: p95 is interpolated within its bucket, and the test needs three bad requests in two seconds.
+    Clients with few connections that all hang at once send no more: three that still wait a second later are enough.
     A route that streams has no long first byte and is not slow. On a route with huge latencies 50 ms are nothing, but
     then the test itself asks for the evidence.
 """
@@ -43,7 +44,7 @@ from math import log
 from typing import Any, ClassVar, Final
 
 from sidecar.detect.alarm import TRIGGER_SUSPECT, Alarm, State
-from sidecar.detect.cusum import Mixture, threshold
+from sidecar.detect.cusum import LEAST_BAD, Mixture, threshold
 from sidecar.detect.errors import CLEAR_EFFECT, LEAST_HORIZON, MATERIAL_SCORE, REBASELINE_S, TESTS, cap
 from sidecar.detect.keep import Document, Names, keep, revive
 from sidecar.detect.policies import DetectPolicy
@@ -66,13 +67,14 @@ HORIZON_REQUESTS: Final = 20.0
 class Waiters:
     """Counts each request that passed *bound* once, although it shows up in several seconds."""
 
-    __slots__ = ("beyond", "credit")
+    __slots__ = ("beyond", "credit", "stay")
     KEPT: ClassVar[Names] = ("beyond", "credit")
     TIMES: ClassVar[Names] = ()
 
     def __init__(self) -> None:
         self.beyond = 0.0  # waited beyond the bound at the last second
         self.credit = 0.0  # of those, left since, and not seen to end yet
+        self.stay = 0.0  # waited beyond the bound at the last second, and at the one before
 
     def take(self, waiting: Mapping[int, int], ended: float, bound: int, elapsed_s: float) -> tuple[float, float]:
         """
@@ -87,6 +89,7 @@ class Waiters:
         Returns:
             How many passed the bound just now and still wait, and how many of *ended* were counted before.
         """
+        self.stay = 0.0
         if not waiting and not self.beyond and not self.credit:
             return 0.0, 0.0
         edge_s = UPPER_S[bound] + elapsed_s
@@ -95,7 +98,8 @@ class Waiters:
             if i > bound:
                 beyond += count
                 passed += count * _part_below(i, edge_s)
-        leavers = max(self.beyond - (beyond - passed), 0.0)
+        self.stay = beyond - passed
+        leavers = max(self.beyond - self.stay, 0.0)
         credit = self.credit * 0.5**elapsed_s + leavers
         before = min(ended, credit)
         self.beyond, self.credit = beyond, (credit - before if credit - before > 1e-3 else 0.0)
@@ -226,7 +230,9 @@ class LatencyDetector:
         if stood:
             qualifies = self._excess_s() >= CLEAR_EFFECT * self._least_s()
         else:
-            qualifies = self._leader().repeated() and self._excess_s() >= self._least_s()
+            qualifies = (
+                self._leader().repeated() or self._waiters.stay >= LEAST_BAD
+            ) and self._excess_s() >= self._least_s()
         turned = alarm.step(
             score, self.threshold, at, self._policy.clear_after_s, qualifies=qualifies, judged=requests > 0
         )

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.detect.fuse import CONNECTION_FAILURES, Finding, fuse
+from sidecar.detect.fuse import CONNECTION_FAILURES, IN_FLIGHT, Finding, fuse
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.series import Series
 from sidecar.facts import ClientSecond, Detector, RouteSecond, Scope, Signal
+from sidecar.measure.histogram import of_values
 
 POLICY = DetectPolicy()
 ERRORS = Signal(Detector.ERRORS, Scope.route("checkout"), 0.25, 0.001, 120, 25.0, 19.0, 160.0)
@@ -165,3 +166,19 @@ def test_a_series_forgets_and_cuts_by_time() -> None:
 
     assert [row.at for row in kept.between(0.0, 100.0, "search")] == [float(at) for at in range(21, 31)]
     assert [row.at for row in kept.between(22.0, 23.0)] == [23.0, 23.0]
+
+
+def test_a_hang_is_a_second_witness_of_latency() -> None:
+    """
+    Slow alone waits for another; slow because most requests do not come out may be acted upon.
+    """
+    kept = series(bad=0)
+    for second in range(1, 6):
+        waiting = of_values([age + 0.5 for age in range(second) for _ in range(12)])
+        kept.add([RouteSecond("checkout", 170.0 + second, arrivals=12, waiting=waiting)], 170.0 + second)
+    hang = replace(LATENCY, since_at=170.0)
+
+    (finding,) = fuse([hang], kept, POLICY, 175.0)
+    assert (finding.agreeing, finding.actionable) == (("latency", IN_FLIGHT), True)
+    (slow,) = fuse([replace(hang, since_at=160.0)], series(bad=0), POLICY, 170.0)
+    assert (slow.agreeing, slow.actionable) == (("latency",), False)

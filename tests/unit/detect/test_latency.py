@@ -301,3 +301,30 @@ def test_quantiles_are_interpolated(q: float) -> None:
         counts[i] += count
 
     assert quantile_s(counts, q) == pytest.approx(values[int(q * 5000)], rel=0.03)
+
+
+def test_clients_with_few_connections_that_all_hang_are_told_of() -> None:
+    """
+    Eight connections that all hang send no more: the eight that wait are enough, though all began in one second.
+    """
+    play = Play(rate_per_s=20.0).run(600)
+    at = play.traffic.at
+    for second in range(1, 41):
+        waiting = of_values([second - 0.5] * 8)
+        row = RouteSecond("checkout", at + second, arrivals=8 * (second == 1), waiting=waiting)
+        play.detector.observe(row, 1.0)
+    assert play.signal is not None
+    assert play.signal.value > 1.0
+
+
+def test_a_hiccup_of_one_second_is_none() -> None:
+    """
+    Eight that waited a second together and came out are no hang.
+    """
+    play = Play(rate_per_s=20.0).run(600)
+    at = play.traffic.at
+    play.detector.observe(RouteSecond("checkout", at + 1, arrivals=8, waiting=of_values([0.5] * 8)), 1.0)
+    play.detector.observe(RouteSecond("checkout", at + 2, latency=of_values([1.2] * 8), successes=8), 1.0)
+    for second in range(3, 20):
+        play.detector.observe(RouteSecond("checkout", at + second), 1.0)
+        assert play.signal is None
