@@ -40,6 +40,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from sidecar.detect.clumps import Clumping
 from sidecar.detect.keep import Document, Names, keep, revive
+from sidecar.detect.window import span, zeros
 
 PRIOR_BAD: Final = 0.5
 PRIOR_REQUESTS: Final = 100.0
@@ -156,14 +157,16 @@ class Quarantine:
     `collect` adds to the open block, `release` returns the blocks whose time is over, oldest first, `drop` forgets all.
     """
 
-    # Two flat arrays for all blocks, the open one last. Sums are in single precision, exact to 16 million, or, when told
-    # that they are `whole`, in 16 bits until one does not fit: a histogram in quarantine is the largest thing of a route.
-    __slots__ = ("_blocks", "_sums", "_times", "_whole", "_width", "length_s")
+    # Two flat arrays for all blocks, the open one last. Sums are in single precision, exact to 16 million. When told
+    # that they are `whole`, in 16 bits until one does not fit, and a block has only the cells from the lowest index to
+    # the highest that was collected (`window.py`): a histogram in quarantine is the largest thing of a route.
+    __slots__ = ("_blocks", "_low", "_size", "_sums", "_times", "_whole", "_width", "length_s")
 
     def __init__(self, width: int, scale: float, blocks: int = BLOCKS, *, whole: bool = False) -> None:
-        self._width, self._blocks, self._whole = width, blocks, whole
-        self._times = array("d", [0.0]) * 2
-        self._sums: array[float] = _numbers("H" if whole else "f", width)
+        self._size, self._blocks, self._whole = width, blocks, whole
+        self._low = self._width = 0
+        self._times, self._sums = zeros("d", 0), zeros("f", 0)
+        self.drop()
         self.resize(scale)
 
     def resize(self, scale: float) -> None:
@@ -180,53 +183,73 @@ class Quarantine:
         times, sums = self._times, self._sums
         times[-2] = at
         times[-1] += elapsed_s
-        base = len(sums) - self._width
+        base = len(sums) - self._width - self._low
         for i, count in counts:
+            if not 0 <= i - self._low < self._width:
+                sums = self._widen(i)
+                base = len(sums) - self._width - self._low
             try:
                 sums[base + i] += count
             except OverflowError:
                 self._sums = sums = array("f", sums)
                 sums[base + i] += count
-        if times[-1] >= self.block_s:
-            times.extend((0.0, 0.0))
-            sums.frombytes(bytes(sums.itemsize * self._width))
+        if times[-1] >= self.block_s:  # sums of two arrays are no larger than they must be; an extended one is
+            self._times = times + zeros("d", 2)
+            self._sums = sums + zeros(sums.typecode, self._width)
+
+    def _widen(self, index: int) -> array[float]:
+        """Make room for *index* in every block and return the sums."""
+        was, width = self._sums, self._width
+        low, high = span(self._low, width, index)
+        sums, shift = zeros(was.typecode, (high - low) * (len(self._times) // 2)), self._low - low if width else 0
+        for block in range(len(self._times) // 2):
+            start = block * (high - low) + shift
+            sums[start : start + width] = was[block * width : (block + 1) * width]
+        self._sums, self._low, self._width = sums, low, high - low
+        return sums
+
+    def _dense(self, block: int) -> array[float]:
+        """Return all sums of one block."""
+        sums = zeros("f", self._size)
+        sums[self._low : self._low + self._width] = array(
+            "f", self._sums[block * self._width : (block + 1) * self._width]
+        )
+        return sums
 
     def release(self, at: float, learnt_since: float) -> list[Block]:
         """Return the blocks that waited long enough: the full length, or half the baseline's age while it is young."""
         free = []
-        width = self._width
         while len(self._times) > 2:
             end_at, seconds = self._times[:2]
             if at - end_at < min(self.length_s, (end_at - learnt_since) / 2):
                 break
-            free.append(Block(end_at, seconds, array("f", self._sums[:width])))
-            del self._times[:2], self._sums[:width]
+            free.append(Block(end_at, seconds, self._dense(0)))
+            self._times, self._sums = self._times[2:], self._sums[self._width :]
         return free
 
     def drop(self) -> None:
         """Forget everything that waits."""
-        self._times = array("d", [0.0]) * 2
-        self._sums = _numbers("H" if self._whole else "f", self._width)
+        self._times = zeros("d", 2)
+        self._low, self._width = 0, 0 if self._whole else self._size
+        self._sums = zeros("H" if self._whole else "f", self._width)
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
-        return {"times": list(self._times), "sums": list(self._sums)}
+        blocks = range(len(self._times) // 2)
+        return {"times": list(self._times), "sums": [count for i in blocks for count in self._dense(i)]}
 
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
         """Put a snapshot back, its times moved by *shift_s*."""
-        self._times, sums = array("d", row["times"]), row["sums"]
-        fits = self._whole and max(sums, default=0) <= _MOST_WHOLE
-        self._sums = _numbers("H" if fits else "f", len(sums))
-        for i, count in enumerate(sums):
-            self._sums[i] = int(count) if fits else count
+        self._times, size = array("d", row["times"]), self._size
+        self._low, self._width = 0, size
+        if self._whole:
+            used = [i % size for i, count in enumerate(row["sums"]) if count]
+            self._low, self._width = (min(used), max(used) + 1 - min(used)) if used else (0, 0)
+        blocks = [row["sums"][i + self._low : i + self._low + self._width] for i in range(0, len(row["sums"]), size)]
+        fits = self._whole and max(row["sums"], default=0) <= _MOST_WHOLE
+        self._sums = array("H" if fits else "f", [int(count) if fits else count for block in blocks for count in block])
         for i in range(0, len(self._times), 2):
             self._times[i] += shift_s
-
-
-def _numbers(typecode: str, count: int) -> array[float]:
-    """Return *count* zeros in no more memory than they need."""
-    zeros: array[float] = array(typecode, bytes(4))
-    return zeros[:1] * count
 
 
 class RatioBaseline:

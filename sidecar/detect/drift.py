@@ -43,8 +43,8 @@ from sidecar.detect.keep import Document, Names, keep, revive
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.quantiles import quantile_s
 from sidecar.detect.slow import RECORD_BYTES, SlowDetector, SlowPolicy
+from sidecar.detect.window import Window
 from sidecar.facts import Detector, RouteSecond, Scope, Signal
-from sidecar.measure.histogram import SIZE
 
 MINUTE_S: Final = 60.0
 STREAMS: Final = ("rate", "errors", "p50", "p95")
@@ -57,7 +57,6 @@ CLEAR_RATIO: Final = 0.5
 CLEAR_MINUTES: Final = 10
 EPISODE_MINUTES: Final = 100
 _READING: Final = 4  # of a stream: rarity, recent and expected value, values so far
-_FULL: Final = 65_535  # of a bucket in a minute; then all are halved, which moves no quantile
 
 
 def level(policy: DetectPolicy) -> float:
@@ -90,7 +89,7 @@ class DriftDetector:
             self._lay_down(i, self._stream())
         self._readings = array("d", [0.0]) * (len(STREAMS) * _READING)
         self._sums = array("d", [0.0]) * 4  # seconds and arrivals of the minute; judged and failed since the last value
-        self._counts = array("H", [0]) * SIZE
+        self._counts = Window("H")
         self._offset_s = 0.0
         self._waited = self._calm = self._lead = self._lived = 0
         self.minutes = 0
@@ -134,22 +133,25 @@ class DriftDetector:
         sums[2] += second.judged
         sums[3] += second.failures
         for i, count in second.latency.items():
-            self._count(i, count)
+            try:
+                self._counts.add(i, count)
+            except OverflowError:
+                self._count(i, count)
         if sums[0] >= MINUTE_S:
             self._end_minute(second.at)
 
     def _count(self, bucket: int, count: int) -> None:
-        counts = self._counts
-        while counts[bucket] + count > _FULL:
-            count //= 2
-            for i, held in enumerate(counts):
-                counts[i] = held // 2
-        counts[bucket] += count
+        while True:
+            try:
+                return self._counts.add(bucket, count)
+            except OverflowError:  # all are halved, which moves no quantile
+                count //= 2
+                self._counts.halve()
 
     def _drop(self) -> None:
         if any(self._sums):
             self._sums = array("d", [0.0]) * 4
-            self._counts = array("H", [0]) * SIZE
+            self._counts.clear()
             self._waited = 0
 
     def _end_minute(self, at: float) -> None:
@@ -159,11 +161,14 @@ class DriftDetector:
         values: list[float | None] = [arrivals / seconds, None, None, None]
         self._waited += 1
         if judged >= LEAST_REQUESTS or (judged and self._waited >= LONGEST_WAIT):
-            values[1:] = failed / judged, quantile_s(self._counts, 0.5), quantile_s(self._counts, 0.95)
+            values[1:] = failed / judged, self._quantile_s(0.5), self._quantile_s(0.95)
             self._sums[2] = self._sums[3] = 0.0
-            self._counts = array("H", [0]) * SIZE
+            self._counts.clear()
             self._waited = 0
         self._judge(values, at)
+
+    def _quantile_s(self, q: float) -> float:
+        return quantile_s(self._counts.cells, q, self._counts.low)
 
     def _judge(self, values: list[float | None], at: float) -> None:
         raised: list[int] = []
@@ -237,7 +242,7 @@ class DriftDetector:
             **keep(self),
             "offset_s": self._offset_s,
             "sums": list(self._sums),
-            "counts": [[i, count] for i, count in enumerate(self._counts) if count],
+            "counts": [[i, count] for i, count in enumerate(self._counts.cells, self._counts.low) if count],
             "streams": [self._stream(i).snapshot() for i in range(len(STREAMS))],
             "shown": list(self._readings),
         }
@@ -256,6 +261,6 @@ class DriftDetector:
             if one is not None:
                 self._show(i, (one[0], one[3], one[4], row["streams"][i]["seen"]))
         self._sums = array("d", row["sums"])
-        self._counts = array("H", [0]) * SIZE
+        self._counts.clear()
         for i, count in row["counts"]:
             self._count(i, int(count))

@@ -40,6 +40,7 @@ from sidecar.detect.baseline import (
     warmup_scale,
 )
 from sidecar.detect.keep import Document, Names, keep, revive
+from sidecar.detect.window import Window
 from sidecar.measure.histogram import LAST, LOWER_S, SIZE, UPPER_S, index
 
 QUANTILES: Final = (0.5, 0.95, 0.99)
@@ -52,13 +53,13 @@ SAMPLE_S: Final = 10.0
 JITTER_HALF_LIFE_S: Final = 6 * 3600.0
 
 
-def quantile_s(counts: Sequence[float], q: float) -> float:
-    """Return the *q*-quantile in seconds of a dense histogram, interpolated within its bucket; 0 when empty."""
+def quantile_s(counts: Sequence[float], q: float, low: int = 0) -> float:
+    """Return the *q*-quantile in seconds of counts from bucket *low* on, interpolated within its bucket; 0 when empty."""
     total = sum(counts)
     if total <= 0:
         return 0.0
     rank = q * total
-    for i, count in enumerate(counts):
+    for i, count in enumerate(counts, low):
         if rank <= count and count > 0:
             top = UPPER_S[i] if i < LAST else 2 * LOWER_S[i]
             return LOWER_S[i] + (top - LOWER_S[i]) * rank / count
@@ -93,7 +94,7 @@ class LatencyBaseline:
         self._quarantine = Quarantine(SIZE, scale, HISTOGRAM_BLOCKS, whole=True)
         self._block = array("d", [0.0]) * 5  # seconds, requests, above each level
         self.dispersions = tuple(Dispersion() for _ in QUANTILES)
-        self.counts = array("f", [0.0]) * SIZE
+        self.counts = Window()
         self.total = self.seconds = self.p95_s = 0.0
         self.levels_s = array("d", [0.0]) * 3
         self.bounds = [LAST] * 3
@@ -135,7 +136,7 @@ class LatencyBaseline:
             self._quarantine.collect(latency.items(), at, elapsed_s)
             return False
         for i, count in latency.items():
-            self.counts[i] += count
+            self.counts.add(i, count)
             self.total += count
         self.seconds += elapsed_s
         if self.total < self._need or self.seconds < self._warmup_s:
@@ -171,10 +172,8 @@ class LatencyBaseline:
         if not self.young:
             self._winsorise(sums)
         fade = 0.5 ** (seconds / HALF_LIFE_S)
-        counts = self.counts
-        for i, count in enumerate(sums):
-            counts[i] = counts[i] * fade + count
-        self.total = sum(counts)
+        self.counts.blend(fade, sums)
+        self.total = sum(self.counts.cells)
         self.seconds = self.seconds * fade + seconds
         self._settle(seconds)
 
@@ -191,9 +190,9 @@ class LatencyBaseline:
     def _settle(self, seconds: float) -> None:
         """Let levels and shares follow the histogram, as far as *seconds* allow once it is grown."""
         grown = not self.young
-        self.p95_s = quantile_s(self.counts, 0.95)
+        self.p95_s = self._quantile_s(0.95)
         for j, q in enumerate(QUANTILES):
-            level = quantile_s(self.counts, q)
+            level = self._quantile_s(q)
             if grown and self.levels_s[j]:
                 step = 1 + LEVEL_DRIFT_PER_H * seconds / 3600
                 level = min(max(level, self.levels_s[j] / step), self.levels_s[j] * step)
@@ -205,15 +204,18 @@ class LatencyBaseline:
                 target = held + min(max(target - held, -limit), limit)
             self.levels_s[j], self.bounds[j], self.held[j] = level, bound, target
 
+    def _quantile_s(self, q: float) -> float:
+        return quantile_s(self.counts.cells, q, self.counts.low)
+
     def _above(self, bound: int) -> float:
-        return logit((sum(self.counts[bound + 1 :]) + 0.5) / (self.total + 1))
+        return logit((self.counts.above(bound) + 0.5) / (self.total + 1))
 
     def drop(self) -> None:
         """Forget what waits; a baseline that is still cold starts anew."""
         self._quarantine.drop()
         self._block = array("d", [0.0]) * 5
         if self.warm_at is None:
-            self.counts = array("f", [0.0]) * SIZE
+            self.counts = Window()
             self.total = self.seconds = 0.0
 
     def accept(self, counts: array[float], at: float) -> None:
@@ -224,8 +226,8 @@ class LatencyBaseline:
             return
         rate_per_s = self.rate_per_s
         scale = max(self._need, total) / total
-        self.counts = array("f", [count * scale for count in counts])
-        self.total = sum(self.counts)
+        self.counts = Window("f", [count * scale for count in counts])
+        self.total = sum(self.counts.cells)
         self.seconds = self.total / rate_per_s if rate_per_s else max(self._warmup_s, 1.0)
         self.levels_s = array("d", [0.0]) * 3
         self.warm_at = at
@@ -242,7 +244,7 @@ class LatencyBaseline:
         """Return the memory as a JSON object."""
         return {
             **keep(self),
-            "counts": list(self.counts),
+            "counts": list(self.counts.dense()),
             "quarantine": self._quarantine.snapshot(),
             "dispersions": [dispersion.snapshot() for dispersion in self.dispersions],
         }
@@ -250,7 +252,7 @@ class LatencyBaseline:
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
         """Put a snapshot back, its times moved by *shift_s*."""
         revive(self, row, shift_s)
-        self.counts = array("f", row["counts"])
+        self.counts = Window("f", row["counts"])
         self._quarantine.restore(row["quarantine"], shift_s)
         for dispersion, document in zip(self.dispersions, row["dispersions"], strict=True):
             dispersion.restore(document)
@@ -264,21 +266,21 @@ class Fading:
     TIMES: ClassVar[Names] = ()
 
     def __init__(self) -> None:
-        self.counts = array("f", [0.0]) * SIZE
+        self.counts = Window()
         self._weight = 1.0
 
     def add(self, latency: Mapping[int, int], elapsed_s: float, horizon_s: float) -> None:
         """Take one second's ends."""
         self._weight *= exp(elapsed_s / horizon_s)
         if self._weight > 1e9:
-            self.counts = array("f", [count / self._weight for count in self.counts])
+            cells = self.counts.cells
+            cells[:] = array("f", [count / self._weight for count in cells])
             self._weight = 1.0
-        for i, count in latency.items():
-            self.counts[i] += count * self._weight
+        self.counts.add_all(latency, self._weight)
 
     def with_waiting(self, waiting: Mapping[int, int], bound: int) -> array[float]:
         """Return the present as plain counts, with those that wait beyond *bound* at their age so far."""
-        now = array("f", [count / self._weight for count in self.counts])
+        now = array("f", [count / self._weight for count in self.counts.dense()])
         for i, count in waiting.items():
             if i > bound:
                 now[i] += count
@@ -286,12 +288,12 @@ class Fading:
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""
-        return {**keep(self), "counts": list(self.counts)}
+        return {**keep(self), "counts": list(self.counts.dense())}
 
     def restore(self, row: Mapping[str, Any]) -> None:
         """Put a snapshot back."""
         revive(self, row, 0.0)
-        self.counts = array("f", row["counts"])
+        self.counts = Window("f", row["counts"])
 
 
 class Jitter:

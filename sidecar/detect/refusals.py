@@ -71,7 +71,7 @@ class RefusalsDetector:
         self._policy = policy
         self._at = at
         self._applied_at: float | None = None
-        self._mixture = Mixture(at)
+        self._mixture: Mixture | None = None  # while a version is watched: most of the time there is nothing to test
         self._steps = Recent(int(BEFORE_S / STEP_S) + 1)
         self._fed_s = 0.0
         self._step = [0.0, 0.0, 0.0]  # seconds, arrivals, refused
@@ -92,7 +92,7 @@ class RefusalsDetector:
     @property
     def score(self) -> float:
         """Return the test's statistic."""
-        return self._mixture.top
+        return self._mixture.top if self._mixture is not None else 0.0
 
     def version_applied(self, at: float, version: int) -> None:
         """Begin to watch *version*, which went live at *at*."""
@@ -108,6 +108,8 @@ class RefusalsDetector:
         normal = max(sigmoid(logit(self.reference) + margin(posterior[0], self.reference)), FLOOR_RATIO)
         self.threshold = threshold(arrivals / BEFORE_S, TESTS, self._policy.sensitivity)
         self.threshold += self._policy.offsets.get(Detector.REFUSALS, 0.0)
+        # Its totals begin early enough for the share of the last 30 s.
+        self._mixture = self._mixture or Mixture(self._at - RECENT_S)
         self._mixture.reset()
         self._mixture.aim(normal, 1.0, cap(self.threshold))
 
@@ -130,15 +132,19 @@ class RefusalsDetector:
         step[2] += bad
         if step[0] >= STEP_S:
             self._end_step(at)
+        if self._mixture is None:
+            return
         if self.watching:
-            self._test(total, bad, at)
+            self._test(self._mixture, total, bad, at)
+        elif not self._mixture.top:
+            self._mixture = None
 
     def _end_step(self, at: float) -> None:
         self._steps.add(self._step[1], self._step[2], at)
         self._step = [0.0, 0.0, 0.0]
 
-    def _test(self, arrivals: int, bad: int, at: float) -> None:
-        mixture, alarm = self._mixture, self.alarm
+    def _test(self, mixture: Mixture, arrivals: int, bad: int, at: float) -> None:
+        alarm = self.alarm
         mixture.add(arrivals, bad, at)
         stood = alarm.stands
         if stood and arrivals:
@@ -158,8 +164,12 @@ class RefusalsDetector:
             self._horizon = max(LEAST_HORIZON, 2 * since.requests)
 
     def _measured(self) -> tuple[float, float]:
-        since_at = self.alarm.since_at if self.alarm.since_at is not None else self._mixture.onset()[0]
-        arrivals, bad = self._steps.since(max(since_at, self._at - RECENT_S))
+        since_at = self._at - RECENT_S
+        if self.alarm.since_at is not None:
+            since_at = max(since_at, self.alarm.since_at)
+        elif self._mixture is not None:
+            since_at = max(since_at, self._mixture.onset()[0])
+        arrivals, bad = self._steps.since(since_at)
         return arrivals + self._step[1], bad + self._step[2]
 
     def _share(self) -> float:
@@ -168,7 +178,7 @@ class RefusalsDetector:
 
     def accept(self) -> None:
         """End the claim and the watch: a person said `benign`."""
-        self._mixture.reset()
+        self._mixture = None
         self.alarm.close()
         self._applied_at = None
 
@@ -199,7 +209,7 @@ class RefusalsDetector:
         """Return the memory as a JSON object."""
         return {
             **keep(self),
-            "mixture": self._mixture.snapshot(),
+            "mixture": self._mixture.snapshot() if self._mixture is not None else None,
             "steps": self._steps.snapshot(),
             "alarm": keep(self.alarm),
         }
@@ -207,7 +217,10 @@ class RefusalsDetector:
     def restore(self, row: Mapping[str, Any], shift_s: float) -> None:
         """Put a snapshot back, its times moved by *shift_s*."""
         revive(self, row, shift_s)
-        self._mixture.restore(row["mixture"], shift_s)
+        self._mixture = None
+        if row["mixture"] is not None:
+            self._mixture = Mixture(self._at)
+            self._mixture.restore(row["mixture"], shift_s)
         self._steps.restore(row["steps"], shift_s)
         revive(self.alarm, row["alarm"], shift_s)
         self.alarm.state = State(self.alarm.state)

@@ -181,3 +181,19 @@ def test_whole_counts_that_outgrow_16_bits_are_still_exact() -> None:
     blocks = [one.release(800.0, -1e6) for one in (quarantine, other)]
 
     assert [list(block.sums) for found in blocks for block in found] == [[80_000.0, 200.0]] * 2
+
+
+def test_a_quarantine_that_is_widened_keeps_every_block_as_it_was() -> None:
+    """
+    Indices that come late, below and above all others, change nothing of the blocks that wait already.
+    """
+    quarantine = Quarantine(146, 1.0, 3, whole=True)
+    put = {100.0: (60, 70), 300.0: (65, 3), 500.0: (145, 0), 550.0: (64, 64)}
+    for at, indices in put.items():
+        quarantine.collect([(i, 1) for i in indices], at, 200.0)
+
+    blocks = quarantine.release(5000.0, -1e6)
+
+    assert [[i for i, count in enumerate(block.sums) for _ in range(int(count))] for block in blocks] == [
+        sorted(indices) for indices in put.values()
+    ]
