@@ -189,7 +189,7 @@ class RefusalsDetector:
     def signal(self, scope: Scope) -> Signal | None:
         """Return the claim while it stands."""
         alarm = self.alarm
-        if not alarm.stands or alarm.since_at is None:
+        if not alarm.stands or alarm.since_at is None or self._mixture is None:
             return None
         _, since = self._mixture.onset()
         return Signal(
