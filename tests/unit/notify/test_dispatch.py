@@ -175,7 +175,7 @@ async def test_page_storm_is_bounded_too() -> None:
     await made.close()
     assert [message.kind for message in tries] == ["opened"] * 6 + ["digest"]
     assert (tries[-1].urgent, len(tries[-1].folded)) == (True, 24)
-    assert tries[-1].text.splitlines()[-1] == "- and 4 more"
+    assert "- and 4 more" in tries[-1].text.splitlines()
 
 
 async def test_full_queue_drops_the_oldest_that_is_no_page() -> None:
