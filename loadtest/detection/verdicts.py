@@ -12,15 +12,16 @@ Theory
 Tables
     false trigger    a few failures within six seconds, as of a dependency that restarts, always as many: 6 (`weak`, passes
                      the threshold by 1 to 3), 9 (`medium`, by 5 to 8: more than a threshold may ever learn, which is 6,
-                     on some days), or 18 (`strong`, nearly always by more)
+                     on some days), 18 (`strong`, nearly always by more), or 36 (`severe`: three in five of its requests)
     real incident    2 to 3 minutes of 4 to 100 % failures (evenly in logits)
     between them     26 h: no mark of the last verdict (24 h) is in force, the threshold alone must have learnt;
                      or 1 to 47 h (`close`): marks may be
 
 What can go wrong
-    A trigger that is as strong as an incident cannot be told from one by its score: there a threshold cannot learn enough.
-    The row is of the weak triggers, the others stand in the figures. A detector that was wrong in more than half of five verdicts is demoted; what it
-    then does not raise counts as hidden, as it would for people.
+    A trigger that is as strong as an incident cannot be told from one by its score, only by its end: what is as small as a
+    false one is told when it has outgrown it (`decide/size.py`), so `later_s` is the price. What is severe is always told:
+    a trigger that is severe goes on being a false alarm until its detector is demoted, and what that then does not raise
+    counts as hidden, as it would for people. The row is the worst of the settings that are never severe.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from math import exp, log
+from statistics import median
 from typing import Any, Final
 
 from loadtest.detection.scoreboard import Effort, Measured
@@ -39,6 +41,7 @@ from sidecar.controller.effects import Effect, PutRollup
 from sidecar.controller.engine import Engine
 from sidecar.controller.studying import Study, study
 from sidecar.facts import Moment, RouteSecond
+from sidecar.incident.words import unix_of
 from sidecar.replay.learned import Learned
 from sidecar.replay.material import Material
 from sidecar.replay.reel import Reel
@@ -58,7 +61,7 @@ HICCUP_S: Final = 6
 APART_S: Final = 26 * 3600.0
 CLOSE_S: Final = (3600.0, 47 * 3600.0)
 MATERIAL_S: Final = 7 * 86_400.0
-WEAK, MEDIUM, STRONG = 6, 9, 18  # failures of one trigger
+WEAK, MEDIUM, STRONG, SEVERE = 6, 9, 18, 36  # failures of one trigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ SETTINGS: Final = (
     Setting("weak, close", WEAK, close=True),
     Setting("medium", MEDIUM, close=False),
     Setting("strong", STRONG, close=False),
+    Setting("strong, close", STRONG, close=True),
+    Setting("severe", SEVERE, close=False),
 )
 
 
@@ -160,6 +165,10 @@ class Watcher:
         assert found is not None
         return found
 
+    def opened(self, number: int) -> float:
+        """Return the Unix seconds at which an incident was opened."""
+        return unix_of(self.past[number]["opened_time"])
+
     def judge(self, number: int, *, real: bool) -> None:
         """Let a person say what the incident was, and the product learn from it, as it does live."""
         said = Confirm(number, "ops") if real else Release(number, "ops", ReleaseVerdict.FALSE_POSITIVE)
@@ -197,6 +206,7 @@ class Learnt:
     withheld: int
     demoted: bool
     offset: float
+    later_s: tuple[float, ...] = ()  # of each real one that both found: how much later the taught engine did
 
 
 def run(task: tuple[Setting, int]) -> Learnt:
@@ -208,6 +218,7 @@ def run(task: tuple[Setting, int]) -> Learnt:
     taught.watch(iter(training))
     plain.watch(iter(training))
     verdicts = right = wrong = untaught = hidden = found = 0
+    later_s = []
     for episode in episodes(setting, seed):
         rows = list(seconds(traffic, episode))
         raised, without = taught.watch(iter(rows)), plain.watch(iter(rows))
@@ -217,12 +228,15 @@ def run(task: tuple[Setting, int]) -> Learnt:
             untaught += len(without) * (not episode.real)
         hidden += episode.real and bool(without) and not raised
         found += episode.real and bool(without)
+        if episode.real and raised and without:
+            later_s.append(taught.opened(raised[0]) - plain.opened(without[0]))
         for number in raised:
             taught.judge(number, real=episode.real)
         verdicts += len(raised)
     tuning = taught.engine.tutor.tuning
     offset = max(tuning.offsets(ROUTE).values(), default=0.0)
-    return Learnt(right, wrong, untaught, hidden, found, taught.withheld, bool(taught.engine.tutor.demoted), offset)
+    demoted = bool(taught.engine.tutor.demoted)
+    return Learnt(right, wrong, untaught, hidden, found, taught.withheld, demoted, offset, tuple(later_s))
 
 
 def row_9(effort: Effort) -> Measured:
@@ -232,15 +246,16 @@ def row_9(effort: Effort) -> Measured:
     with ProcessPoolExecutor(effort.workers) as pool:
         found = list(zip(tasks, pool.map(run, tasks), strict=True))
     numbers = {s.name: summary([learnt for (setting, _), learnt in found if setting == s]) for s in SETTINGS}
-    shown = numbers[SETTINGS[0].name]
-    precision, hidden = shown["precision"], shown["hidden"]
+    mild = [numbers[setting.name] for setting in SETTINGS if setting.failures != SEVERE]
+    precision, hidden = min(one["precision"] for one in mild), sum(one["hidden"] for one in mild)
     met, moonshot = (precision >= least and not hidden for least in (0.9, 0.97))
-    text = f"{precision:.2f}, {hidden} hidden (strong triggers {numbers[SETTINGS[-1].name]['precision']:.2f})"
+    text = f"{precision:.2f}, {hidden} hidden (severe triggers {numbers[SETTINGS[-1].name]['precision']:.2f})"
     return Measured(text, met, moonshot, numbers)
 
 
 def summary(runs: list[Learnt]) -> dict[str, Any]:
     """Return the figures of one setting."""
+    later_s = sorted(passed for one in runs for passed in one.later_s)
     right, wrong, untaught = (sum(getattr(one, name) for one in runs) for name in ("right", "wrong", "wrong_untaught"))
     return {
         "precision": right / (right + wrong) if right + wrong else 0.0,
@@ -251,6 +266,7 @@ def summary(runs: list[Learnt]) -> dict[str, Any]:
         "real_found_without_verdicts": sum(one.found_untaught for one in runs),
         "steps_withheld": sum(one.withheld for one in runs),
         "runs_demoted": sum(one.demoted for one in runs),
+        "later_s": {"median": median(later_s), "most": later_s[-1]} if later_s else {},
         "offsets": [round(one.offset, 2) for one in runs],
         "runs": len(runs),
     }
