@@ -152,9 +152,9 @@ class Watcher:
             self.now = Moment(row.at, UNIX + row.at)
             self.reel.take([row], self.now.unix)
             self._keep(self.engine.second([row], self.now))
-        found = [row["id"] for row in self.engine.incidents(None, self.now) if row["id"] not in self.past]
-        self.past |= {number: self._document(number) for number in found}
-        return found
+        new = [row for row in self.engine.incidents(None, self.now) if row["id"] not in self.past]
+        self.past |= {row["id"]: self._document(row["id"]) for row in new}
+        return [row["id"] for row in new if not row["observed"]]  # of the others nobody is told
 
     def _keep(self, effects: list[Effect]) -> None:
         rollups = [effect for effect in effects if isinstance(effect, PutRollup)]
