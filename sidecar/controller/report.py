@@ -24,7 +24,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sidecar.incident.postmortem import Record
+from sidecar.incident.postmortem.draft import Record
 from sidecar.incident.words import clock, unix_of
 from sidecar.measure import histogram
 
@@ -64,7 +64,7 @@ def render(draft: str, title: str, record: Record) -> str:
     Return the page.
 
     Args:
-        draft: The Markdown of `incident/postmortem.py`.
+        draft: The Markdown of `incident/postmortem/draft.py`.
         title: Of the window.
         record: What the draft was made of.
     """

@@ -1,5 +1,5 @@
 """
-Writes an incident's post-mortem: gathers its own record, and hands it to `incident/postmortem.py` and `report.py`.
+Writes an incident's post-mortem: gathers its own record, and hands it to `incident/postmortem/draft.py` and `report.py`.
 
 Theory
     The record is the incident's document, its events, what it cost, what was frozen at its detection, and its proposals.
@@ -24,7 +24,7 @@ from sidecar.controller.ports import Document
 from sidecar.facts import Scope, ScopeError
 from sidecar.incident.account import LEAD_S
 from sidecar.incident.documents import ACCOUNT
-from sidecar.incident.postmortem import Record, postmortem
+from sidecar.incident.postmortem.draft import Record, postmortem
 from sidecar.incident.words import unix_of
 from sidecar.store.store import Store
 

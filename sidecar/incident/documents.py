@@ -74,6 +74,28 @@ def public(
     """
     isolated = any(row["state"] in ("provisional", "confirmed", "recovering") for row in isolations)
     return {
+        **_course(incident),
+        "signals": [claim_document(claim) for claim in incident.claims],
+        "isolations": list(isolations),
+        "suspect": _suspect(incident.suspect),
+        "next_step": next_step,
+        "would_have": None if incident.isolations else _proposal(incident),
+        "not_isolated_because": None if incident.isolations else incident.ruling or None,
+        "budget_reached": incident.budget_reached,
+        "idle": incident.idle,
+        "old_verdict": incident.quote or None,
+        "affected": _affected(incident.affected),
+        **_cost(incident, account),
+        "runbook": runbook(incident),
+        "checklist": checklist(incident),
+        "silenced": silenced,
+        "commands": commands(incident, isolated=isolated, propose_rollback=propose_rollback),
+    }
+
+
+def _course(incident: Incident) -> dict[str, Any]:
+    """Return what it is, where it stands and when it came there."""
+    return {
         "id": incident.id,
         "title": title(incident),
         "state": incident.state.value,
@@ -92,16 +114,12 @@ def public(
         "flaps": incident.flaps,
         "drill": incident.drill,
         "observed": incident.observed,
-        "signals": [claim_document(claim) for claim in incident.claims],
-        "isolations": list(isolations),
-        "suspect": _suspect(incident.suspect),
-        "next_step": next_step,
-        "would_have": None if incident.isolations else _proposal(incident),
-        "not_isolated_because": None if incident.isolations else incident.ruling or None,
-        "budget_reached": incident.budget_reached,
-        "idle": incident.idle,
-        "old_verdict": incident.quote or None,
-        "affected": _affected(incident.affected),
+    }
+
+
+def _cost(incident: Incident, account: Account | None) -> dict[str, Any]:
+    """Return what it cost, and what of that the isolations did."""
+    return {
         "impact": {
             "failed": incident.impact.failed,
             "refused": incident.impact.refused,
@@ -113,10 +131,6 @@ def public(
             "refused": incident.impact.refused,
             "would_have_succeeded_ratio": incident.impact.would_have_succeeded_ratio,
         },
-        "runbook": runbook(incident),
-        "checklist": checklist(incident),
-        "silenced": silenced,
-        "commands": commands(incident, isolated=isolated, propose_rollback=propose_rollback),
     }
 
 

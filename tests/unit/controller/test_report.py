@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
 from sidecar.controller.report import render
-from sidecar.incident.postmortem import postmortem
+from sidecar.incident.postmortem.draft import postmortem
 from tests.support import documents as d
-from tests.unit.incident.test_postmortem import ended, record
+from tests.support.records import ended, record
 
 VOID = {"meta", "hr", "br", "img"}
 

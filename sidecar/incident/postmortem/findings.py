@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sidecar.incident.hypotheses import Hypothesis, ranked
-from sidecar.incident.impact import elsewhere
-from sidecar.incident.markup import code, text
+from sidecar.incident.postmortem.hypotheses import Hypothesis, ranked
+from sidecar.incident.postmortem.impact import elsewhere
+from sidecar.incident.postmortem.markup import code, text
 from sidecar.incident.words import duration, figure, many, measured, percent, unix_of
 
 Document = Mapping[str, Any]

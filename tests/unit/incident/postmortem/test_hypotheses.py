@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.incident.hypotheses import ranked
+from sidecar.incident.postmortem.hypotheses import ranked
 
 
 def test_what_explains_stands_first() -> None:

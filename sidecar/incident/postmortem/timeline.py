@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sidecar.incident.markup import code, text, verbatim
+from sidecar.incident.postmortem.markup import code, text, verbatim
 from sidecar.incident.words import clock, duration, many, percent, rfc3339
 
 Document = Mapping[str, Any]
@@ -157,7 +157,7 @@ _SENTENCES: Final[Mapping[str, Callable[[Document, Document], str]]] = {
         f"Budget reached: {percent(b['share'])} passes, so that no more than {percent(b['max_refused'])} of all is refused"
     ),
     "verdict.confirmed": lambda _, __: "**Confirmed**",
-    "verdict.false_positive": lambda _, b: f"**Released as false_positive**{_reason(b)}".replace("_p", "\\_p"),
+    "verdict.false_positive": lambda _, b: f"**Released as false\\_positive**{_reason(b)}",
     "verdict.benign": lambda _, b: f"**Released as benign**{_reason(b)}",
     "verdict.none": lambda _, b: f"Released without a verdict{_reason(b)}",
     "verdict.quoted": lambda _, b: f"What was said before: {text(b['quote'])}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sidecar.incident.markup import code, collateral, text
+from sidecar.incident.postmortem.markup import code, collateral, text
 from sidecar.incident.words import duration, many, unix_of
 
 Document = Mapping[str, Any]

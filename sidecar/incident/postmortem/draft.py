@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sidecar.incident import chronicle, findings
-from sidecar.incident.impact import impact
-from sidecar.incident.markup import code, setting, text
+from sidecar.incident.postmortem import findings, timeline
+from sidecar.incident.postmortem.impact import impact
+from sidecar.incident.postmortem.markup import code, setting, text
 from sidecar.incident.words import clock, duration, many, percent, rfc3339, unix_of
 
 Document = Mapping[str, Any]
@@ -60,7 +60,7 @@ def postmortem(record: Record) -> str:
         _summary(record),
         impact(incident),
         _times(incident, events),
-        chronicle.timeline(events, onset),
+        timeline.timeline(events, onset),
         _changes(incident),
         findings.hypotheses(incident, record.account, record.evidence),
         _verdict(incident, events),
@@ -69,7 +69,7 @@ def postmortem(record: Record) -> str:
         _runbook(incident),
         _actions(record.proposals),
         _people(incident),
-        chronicle.data(events),
+        timeline.data(events),
     )
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 

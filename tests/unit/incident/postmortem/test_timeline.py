@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.incident.chronicle import data, timeline, told
+from sidecar.incident.postmortem.timeline import data, timeline, told
 
 
 def event(kind: str, body: dict[str, Any], scope: str = "route:checkout") -> dict[str, Any]:
@@ -32,6 +32,7 @@ def event(kind: str, body: dict[str, Any], scope: str = "route:checkout") -> dic
         ("config.applied", {"version": 3, "changes": [{"path": "a"}, {"path": "b"}, {"path": "c"}, {"path": "d"}]},
          "Config version 3 is applied: `a`, `b`, `c` and more"),
         ("verdict.false_positive", {"reason": "a | test"}, "**Released as false\\_positive**: a \\| test"),
+        ("verdict.false_positive", {"reason": "bad_param"}, "**Released as false\\_positive**: bad\\_param"),
         ("drill.ended", {"id": 1, "state": "failed", "missed": ["told"], "why": ""}, "Drill 1 failed, missed told"),
         ("incident.opened", {"detectors": ["errors"]}, "`incident.opened`; detectors errors"),
         ("not.yet.known", {"b": True, "a": 0.12345}, "`not.yet.known`; a 0.1235; b true"),
