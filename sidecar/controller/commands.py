@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from sidecar.facts import Action, Detector, Scope
 
@@ -213,3 +213,18 @@ class Rejected:
     kind: RejectedKind
     problem: str
     hint: str
+
+    @classmethod
+    def not_found(cls, problem: str, hint: str) -> Self:
+        """Say that there is no such thing."""
+        return cls(RejectedKind.NOT_FOUND, problem, hint)
+
+    @classmethod
+    def conflict(cls, problem: str, hint: str) -> Self:
+        """Say that it does not go with what is in force now."""
+        return cls(RejectedKind.CONFLICT, problem, hint)
+
+    @classmethod
+    def invalid(cls, problem: str, hint: str) -> Self:
+        """Say that it is not possible, now or later."""
+        return cls(RejectedKind.INVALID, problem, hint)

@@ -15,6 +15,7 @@ from sidecar.controller.answers import Answers
 from sidecar.controller.commands import Asking, Done, Rejected
 from sidecar.controller.comparing import Comparing
 from sidecar.controller.configuring import Configuring
+from sidecar.controller.drafting import Drafter
 from sidecar.controller.effects import AppendEvent, PutVersion
 from sidecar.controller.journal import Journal
 from sidecar.controller.learning import MAX_KEPT, Learning
@@ -24,7 +25,6 @@ from sidecar.controller.replaying import Replays
 from sidecar.controller.taping import Tapes
 from sidecar.controller.tapping import Taps
 from sidecar.controller.tokens import Keyring
-from sidecar.controller.writing import Writer
 from sidecar.incident.documents import without_kept
 from sidecar.incident.words import rfc3339
 from sidecar.notify.dispatch import Dispatcher
@@ -111,7 +111,7 @@ class Desk:
         self._comparing = Comparing(configuring, replays, self._learned)
         self.learning = Learning(configuring, replays, journal.put, self._all_incidents, self._learned, loop.command)
         loop.listeners.append(self.learning.heard)
-        self._writer = Writer(self, self._engine, self._read, self.learning)
+        self._drafter = Drafter(self, self._engine, self._read, self.learning)
 
     def __repr__(self) -> str:
         return f"<Desk {self._loop}>"
@@ -229,11 +229,11 @@ class Desk:
 
     async def postmortem(self, incident_id: int) -> str | None:
         """Return its post-mortem draft, from its own record alone."""
-        return await self._writer.markdown(incident_id)
+        return await self._drafter.markdown(incident_id)
 
     async def report(self, incident_id: int) -> str | None:
         """Return the same as one HTML page with plots."""
-        return await self._writer.html(incident_id)
+        return await self._drafter.html(incident_id)
 
     def overrides(self) -> Sequence[Document]:
         """Return the overrides in force."""

@@ -30,7 +30,7 @@ from typing import Any, Final
 
 from sidecar.config.policies import Compiled
 from sidecar.controller.book import Book
-from sidecar.controller.commands import Done, Practice, Rejected, RejectedKind, StartDrill, StopDrill
+from sidecar.controller.commands import Done, Practice, Rejected, StartDrill, StopDrill
 from sidecar.controller.effects import SetFaults
 from sidecar.controller.history import History
 from sidecar.controller.intake import Intake
@@ -150,7 +150,7 @@ class Drilling:
         """End the fault at once; the drill is graded all the same."""
         drill = self.running
         if drill is None:
-            return _conflict("no drill runs", "`sidecar drill errors --route R --for 60s` starts one")
+            return Rejected.conflict("no drill runs", "`sidecar drill errors --route R --for 60s` starts one")
         if drill.state is DrillState.INJECTING:
             drill = self._put(replace(drill, why=f"stopped by {command.author}"))
             self._fade(drill, command.author, now)
@@ -345,7 +345,3 @@ class Drilling:
         missed = [stage.value for stage in drill.targets if not drill.met(stage)]
         body = {"id": drill.id, "state": drill.state.value, "missed": missed, "why": drill.why}
         self._book.event("drill.ended", now, incident=drill.incident, scope=Scope.route(drill.route), body=body)
-
-
-def _conflict(problem: str, hint: str) -> Rejected:
-    return Rejected(RejectedKind.CONFLICT, problem, hint)

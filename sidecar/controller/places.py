@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from sidecar.config.policies import Compiled
-from sidecar.controller.commands import Rejected, RejectedKind
+from sidecar.controller.commands import Rejected
 from sidecar.controller.history import History
 from sidecar.facts import OVERFLOW, Scope, ScopeKind
 
@@ -50,9 +50,9 @@ class Places:
         if hashed and not _HASHED.fullmatch(scope.key):
             problem = f"a client of {name} is the hash of its header {self._headers[name]}, as h-0123456789abcdef"
             hint = "take the key that the incident shows, or `sidecar override set … --header-value VALUE`"
-            return Rejected(RejectedKind.INVALID, problem, hint)
+            return Rejected.invalid(problem, hint)
         return None
 
 
 def _unknown(problem: str, hint: str) -> Rejected:
-    return Rejected(RejectedKind.NOT_FOUND, problem, hint)
+    return Rejected.not_found(problem, hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.controller.book import Book
-from sidecar.controller.commands import Rejected, RejectedKind, StartDrill
+from sidecar.controller.commands import Rejected, StartDrill
 from sidecar.controller.history import History
 from sidecar.decide.policy import CAUSES
 from sidecar.detect.bank import Bank
@@ -14,7 +14,7 @@ from sidecar.incident import drill as drills
 from sidecar.incident.drill import Drill, DrillKind
 from sidecar.incident.words import duration
 
-WATCH_S: Final = 10.0
+RATE_S: Final = 10.0
 _FOUND_BY: Final = {
     DrillKind.ERRORS: (Detector.ERRORS,),
     DrillKind.LATENCY: (Detector.ERRORS, Detector.LATENCY),
@@ -46,24 +46,26 @@ class Readiness:
         """Say why no drill may begin, and what to type; None when it may."""
         if command.route not in self._history.routes:
             known = ", ".join(self._history.routes)
-            return Rejected(RejectedKind.NOT_FOUND, f"there is no route '{command.route}'", f"the routes are {known}")
+            return Rejected.not_found(f"there is no route '{command.route}'", f"the routes are {known}")
         if not drills.SHORTEST_S <= command.for_s <= drills.LONGEST_S:
             wanted = f"use --for {duration(drills.SHORTEST_S)} to {duration(drills.LONGEST_S)}, such as 60s"
-            return Rejected(RejectedKind.INVALID, f"a drill of {duration(command.for_s)} is not possible", wanted)
+            return Rejected.invalid(f"a drill of {duration(command.for_s)} is not possible", wanted)
         if running is not None:
-            return _conflict(f"drill {running.id} is {running.state}", "`sidecar drill stop` ends it")
+            return Rejected.conflict(f"drill {running.id} is {running.state}", "`sidecar drill stop` ends it")
         if asking := self._book.asking():
-            return _conflict(f"incident {asking[0].id} is open", "drill when nothing else is wrong")
+            return Rejected.conflict(f"incident {asking[0].id} is open", "drill when nothing else is wrong")
         held = next(
             (o.scope for o in self._book.overrides.values() if o.scope.contains(Scope.route(command.route))), None
         )
         if held is not None:
-            return _conflict(f"an override on {held} decides about {command.route}", f"sidecar override clear {held}")
-        rows = self._history.window((command.route,), now.at - WATCH_S)
-        rate = sum(row.arrivals for row in rows) / WATCH_S
+            return Rejected.conflict(
+                f"an override on {held} decides about {command.route}", f"sidecar override clear {held}"
+            )
+        rows = self._history.window((command.route,), now.at - RATE_S)
+        rate = sum(row.arrivals for row in rows) / RATE_S
         if rate < drills.LEAST_PER_S:
             least = f"at least {drills.LEAST_PER_S:g}/s are needed: send some traffic first"
-            return _conflict(f"{command.route} gets {rate:.2g} requests a second", least)
+            return Rejected.conflict(f"{command.route} gets {rate:.2g} requests a second", least)
         return self._not_ready(DrillKind(command.kind), command.route)
 
     def _not_ready(self, kind: DrillKind, route: str) -> Rejected | None:
@@ -73,17 +75,13 @@ class Readiness:
         for detector in standing:
             if detector in _MISTAKEN:  # what it still says of before would be taken for the drill's detection
                 problem = f"detect.{detector.value} on {route} has not cleared after what was before"
-                return _conflict(problem, "drill again when it has been quiet for `detect.clear_after`")
+                return Rejected.conflict(problem, "drill again when it has been quiet for `detect.clear_after`")
         for detector in _FOUND_BY[kind]:
             control = controls[f"detect.{detector.value}"]
             if control.state == "cannot run":
-                return _conflict(f"{control.name} cannot run: {control.why}", "drill again when it is warm")
+                return Rejected.conflict(f"{control.name} cannot run: {control.why}", "drill again when it is warm")
             if control.state == Mode.OFF.value:
-                return _conflict(
+                return Rejected.conflict(
                     f"{control.name} is off: nobody would find it", "set detect.mode to observe or enforce"
                 )
         return None
-
-
-def _conflict(problem: str, hint: str) -> Rejected:
-    return Rejected(RejectedKind.CONFLICT, problem, hint)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Final, assert_never
 
 from sidecar.controller.book import Book
-from sidecar.controller.commands import AddSilence, Done, EndSilence, Quieting, Rejected, RejectedKind
+from sidecar.controller.commands import AddSilence, Done, EndSilence, Quieting, Rejected
 from sidecar.controller.places import Places
 from sidecar.decide import silence
 from sidecar.decide.lease import AUTOMATION, later
@@ -57,9 +57,9 @@ class Silencing:
     def _add(self, command: AddSilence, now: Moment) -> Done | Rejected:
         scope = command.scope
         if not command.reason.strip():
-            return _invalid("a silence needs a reason", "add --reason 'why', others will read it at 3 a.m.")
+            return Rejected.invalid("a silence needs a reason", "add --reason 'why', others will read it at 3 a.m.")
         if not 0 < command.ttl_s <= MAX_TTL_S:
-            return _invalid(
+            return Rejected.invalid(
                 f"a ttl of {duration(command.ttl_s)} is not possible", "use --ttl between 1s and 30d, such as 2h"
             )
         nowhere = self._places.problem(scope)
@@ -67,7 +67,7 @@ class Silencing:
             return nowhere
         if len(self._book.silences) >= MAX_SILENCES:
             problem = f"{MAX_SILENCES} silences are in force"
-            return Rejected(RejectedKind.CONFLICT, problem, "`sidecar silence list` shows them; end one")
+            return Rejected.conflict(problem, "`sidecar silence list` shows them; end one")
         made = Silence(
             self._book.number_silence(), scope, command.author, command.reason.strip(), now, later(now, command.ttl_s)
         )
@@ -81,7 +81,7 @@ class Silencing:
         found = next((each for each in self._book.silences if each.id == command.silence), None)
         if found is None:
             problem = f"no silence {command.silence} is in force"
-            return Rejected(RejectedKind.NOT_FOUND, problem, "`sidecar silence list` shows what is")
+            return Rejected.not_found(problem, "`sidecar silence list` shows what is")
         self._over(found, command.author, "ended", now)
         self._tell(now)
         return Done({**silence.document(found), "end_time": rfc3339(now.unix)})
@@ -111,7 +111,3 @@ class Silencing:
             elif silence.covering(self._book.silences, incident.scope) is None:
                 self._book.hushed.discard(number)
                 self._book.notify("opened", number, now)
-
-
-def _invalid(problem: str, hint: str) -> Rejected:
-    return Rejected(RejectedKind.INVALID, problem, hint)

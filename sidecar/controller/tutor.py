@@ -25,7 +25,7 @@ from math import inf
 from typing import Any, Final
 
 from sidecar.controller.book import Book
-from sidecar.controller.commands import Demote, Done, Missed, Promote, Rejected, RejectedKind, Tune
+from sidecar.controller.commands import Demote, Done, Missed, Promote, Rejected, Tune
 from sidecar.controller.effects import PutMark
 from sidecar.decide.lease import AUTOMATION
 from sidecar.decide.policies import ListenPolicy
@@ -222,7 +222,7 @@ class Tutor:
         fixed = next((key for key in keys if self._listen.mode_of(*key) is not Mode.ENFORCE), None)
         if fixed is not None and not isinstance(command, Missed):
             problem = f"the mode of {name_of(fixed)} comes from the config"
-            return Rejected(RejectedKind.CONFLICT, problem, f"set {self._setting(fixed)} and apply it")
+            return Rejected.conflict(problem, f"set {self._setting(fixed)} and apply it")
         shadows = {}
         for key in keys:
             match command:
@@ -248,16 +248,12 @@ class Tutor:
         hint = "`sidecar control list` shows the controls; name one as detect.errors:ROUTE"
         if (setting := _CONFIGURED.get(name)) is not None:
             problem = f"the mode of {name} comes from the config"
-            return Rejected(
-                RejectedKind.CONFLICT, problem, f"set {setting.replace('ROUTE', route or 'ROUTE')} and apply it"
-            )
+            return Rejected.conflict(problem, f"set {setting.replace('ROUTE', route or 'ROUTE')} and apply it")
         detector = next((each for each in Detector if name == f"{PREFIX}{each}"), None)
         if detector is None:
-            return Rejected(RejectedKind.NOT_FOUND, f"there is no control '{name}'", hint)
+            return Rejected.not_found(f"there is no control '{name}'", hint)
         if route and route != SERVICE_WORD and route not in routes:
-            return Rejected(
-                RejectedKind.NOT_FOUND, f"there is no route '{route}'", f"the routes are {', '.join(routes)}"
-            )
+            return Rejected.not_found(f"there is no route '{route}'", f"the routes are {', '.join(routes)}")
         if route:
             return [(SERVICE if route == SERVICE_WORD and route not in routes else route, detector)]
         return [(each, detector) for each in routes]
@@ -271,7 +267,7 @@ class Tutor:
         card = self.cards.get(key, Scorecard())
         old = card.of(command.incident)
         if old is None or old.verdict != Verdict.FALSE_POSITIVE.value or old.step:
-            return Rejected(RejectedKind.CONFLICT, "the verdict has changed meanwhile", "nothing to do")
+            return Rejected.conflict("the verdict has changed meanwhile", "nothing to do")
         body = {"control": name_of(key), "hidden": command.hidden}
         if command.hides_confirmed:
             body["because"] = f"it would have hidden {command.hides_confirmed} confirmed"

@@ -30,7 +30,6 @@ from sidecar.controller.commands import (
     Done,
     Note,
     Rejected,
-    RejectedKind,
     Release,
     ReleaseVerdict,
     SetOverride,
@@ -120,7 +119,9 @@ class Desk:
 
     def _acknowledge(self, command: Acknowledge, incident: Incident, now: Moment) -> Done | Rejected:
         if not incident.running:
-            return _conflict(f"incident {incident.id} is {incident.state}", f"sidecar incident show {incident.id}")
+            return Rejected.conflict(
+                f"incident {incident.id} is {incident.state}", f"sidecar incident show {incident.id}"
+            )
         again = incident.acknowledged_by == command.author
         self._book.put_incident(lifecycle.acknowledge(incident, command.author, now))
         if not again:
@@ -135,7 +136,7 @@ class Desk:
         proposal = incident.proposal if incident.running and not (live or incident.observed) else None
         cover = self._cover(proposal.scope if proposal else incident.scope, incident)
         if proposal is not None and cover:
-            return _conflict(
+            return Rejected.conflict(
                 f"{proposal.scope} is already isolated by {cover}",
                 "sidecar incident list --state open shows its incident",
             )
@@ -161,10 +162,10 @@ class Desk:
         if incident.state is IncidentState.CLOSED:
             return _closed(incident)
         if len(command.reason) > MAX_TEXT:
-            return _invalid(f"the reason has {len(command.reason)} characters", f"use at most {MAX_TEXT}")
+            return Rejected.invalid(f"the reason has {len(command.reason)} characters", f"use at most {MAX_TEXT}")
         verdict = command.verdict
         if not incident.running and verdict is ReleaseVerdict.NONE:
-            return _conflict(
+            return Rejected.conflict(
                 f"incident {incident.id} is {incident.state}: nothing is isolated by it",
                 f"sidecar incident release {incident.id} --verdict false_positive (or benign) still records a verdict",
             )
@@ -207,7 +208,7 @@ class Desk:
         text = command.text.strip()
         if not text or len(text) > MAX_TEXT:
             what = "the note is empty" if not text else f"the note has {len(text)} characters"
-            return _invalid(what, f"write 1 to {MAX_TEXT} characters")
+            return Rejected.invalid(what, f"write 1 to {MAX_TEXT} characters")
         self._book.put_incident(self._book.answer(incident, now))
         self._event("incident.note", incident, command.author, now, text=text)
         return self._told(incident.id)
@@ -216,7 +217,7 @@ class Desk:
         steps = CHECKLISTS[incident.lead.signal.detector]
         if not 1 <= command.step <= len(steps):
             known = f"sidecar incident show {incident.id} lists steps 1 to {len(steps)}"
-            return Rejected(RejectedKind.NOT_FOUND, f"its runbook has no step {command.step}", known)
+            return Rejected.not_found(f"its runbook has no step {command.step}", known)
         text = steps[command.step - 1]
         if (text in {tick.text for tick in incident.ticks}) is command.done:
             return self._told(incident.id)
@@ -231,7 +232,7 @@ class Desk:
         if incident.state is IncidentState.CLOSED:
             return self._told(incident.id)
         if incident.running:
-            return _conflict(
+            return Rejected.conflict(
                 f"incident {incident.id} is {incident.state}, only a resolved one can be closed",
                 f"sidecar incident release {incident.id} --verdict none ends its isolations first",
             )
@@ -261,13 +262,13 @@ class Desk:
     def _override_problem(self, command: SetOverride) -> Rejected | None:
         scope = command.scope
         if not command.author:
-            return _invalid("an override needs an author", "use a token with a name")
+            return Rejected.invalid("an override needs an author", "use a token with a name")
         if not command.reason.strip():
-            return _invalid("an override needs a reason", "add --reason 'why', others will read it at 3 a.m.")
+            return Rejected.invalid("an override needs a reason", "add --reason 'why', others will read it at 3 a.m.")
         if len(command.reason) > MAX_TEXT:
-            return _invalid(f"the reason has {len(command.reason)} characters", f"use at most {MAX_TEXT}")
+            return Rejected.invalid(f"the reason has {len(command.reason)} characters", f"use at most {MAX_TEXT}")
         if not 0 < command.ttl_s <= MAX_TTL_S:
-            return _invalid(
+            return Rejected.invalid(
                 f"a ttl of {duration(command.ttl_s)} is not possible", "use --ttl between 1s and 30d, such as 10m"
             )
         nowhere = self._places.problem(scope)
@@ -282,7 +283,7 @@ class Desk:
         """Say what an endpoint cannot be told: the pool spreads requests over endpoints by shares, and refuses none."""
         name = command.scope.name
         if command.rate_per_s is not None:
-            return _invalid(
+            return Rejected.invalid(
                 f"endpoint:{name} cannot be throttled to a rate: an override takes a part of an endpoint's requests, the "
                 "others go to the other endpoints",
                 "use throttle=25% for a quarter of its part, isolate for none, or throttle=RATE on service or route:NAME",
@@ -291,8 +292,7 @@ class Desk:
 
     def _clear_override(self, command: ClearOverride, now: Moment) -> Done | Rejected:
         if command.scope not in self._book.overrides:
-            return Rejected(
-                RejectedKind.NOT_FOUND,
+            return Rejected.not_found(
                 f"no override is set on {command.scope}",
                 "sidecar override list shows what is set",
             )
@@ -304,7 +304,7 @@ class Desk:
     def _close_breaker(self, command: CloseBreaker, now: Moment) -> Done | Rejected:
         if command.route not in self._history.routes:
             known = ", ".join(self._history.routes)
-            return Rejected(RejectedKind.NOT_FOUND, f"there is no route '{command.route}'", f"the routes are {known}")
+            return Rejected.not_found(f"there is no route '{command.route}'", f"the routes are {known}")
         self._book.emit(ResetBreaker(command.route))
         self._book.event("breaker.reset", now, author=command.author, scope=Scope.route(command.route))
         return Done({"route": command.route, "breaker": "closed"})
@@ -313,11 +313,13 @@ class Desk:
 def _amount_problem(command: SetOverride) -> Rejected | None:
     """Say what is wrong with an override's rate or share."""
     if (command.action is Action.THROTTLE) != ((command.rate_per_s is None) != (command.share_ratio is None)):
-        return _invalid("throttle needs one rate or one share, other actions none", "use throttle=20/s or throttle=10%")
+        return Rejected.invalid(
+            "throttle needs one rate or one share, other actions none", "use throttle=20/s or throttle=10%"
+        )
     if command.rate_per_s is not None and not command.rate_per_s > 0:
-        return _invalid(f"a rate of {command.rate_per_s:g}/s lets nothing pass", "use isolate for that")
+        return Rejected.invalid(f"a rate of {command.rate_per_s:g}/s lets nothing pass", "use isolate for that")
     if command.share_ratio is not None and not 0 < command.share_ratio < 1:
-        return _invalid(f"a share of {command.share_ratio:g} throttles nothing or everything", "use 1% to 99%")
+        return Rejected.invalid(f"a share of {command.share_ratio:g} throttles nothing or everything", "use 1% to 99%")
     return None
 
 
@@ -325,16 +327,10 @@ _SAID: Final = {ReleaseVerdict.FALSE_POSITIVE: Verdict.FALSE_POSITIVE, ReleaseVe
 
 
 def _unknown(number: int) -> Rejected:
-    return Rejected(RejectedKind.NOT_FOUND, f"there is no incident {number}", "sidecar incident list shows all")
+    return Rejected.not_found(f"there is no incident {number}", "sidecar incident list shows all")
 
 
 def _closed(incident: Incident) -> Rejected:
-    return _conflict(f"incident {incident.id} is closed", f"sidecar incident note {incident.id} TEXT still adds to it")
-
-
-def _conflict(problem: str, hint: str) -> Rejected:
-    return Rejected(RejectedKind.CONFLICT, problem, hint)
-
-
-def _invalid(problem: str, hint: str) -> Rejected:
-    return Rejected(RejectedKind.INVALID, problem, hint)
+    return Rejected.conflict(
+        f"incident {incident.id} is closed", f"sidecar incident note {incident.id} TEXT still adds to it"
+    )

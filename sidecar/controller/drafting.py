@@ -1,5 +1,5 @@
 """
-Writes an incident's post-mortem: gathers its own record, and hands it to `incident/postmortem/draft.py` and `report.py`.
+Drafts an incident's post-mortem: gathers its own record, and hands it to `incident/postmortem/draft.py` and `report.py`.
 
 Theory
     The record is the incident's document, its events, what it cost, what was frozen at its detection, and its proposals.
@@ -46,9 +46,9 @@ class Incidents(Protocol):
     async def evidence(self, incident_id: int) -> Document | None: ...  # noqa: D102
 
 
-class Writer:
+class Drafter:
     """
-    Writes post-mortems.
+    Drafts post-mortems.
 
     Args:
         incidents, engine, learning: Know the parts of the record that are in memory.
@@ -62,7 +62,7 @@ class Writer:
         self._learning = learning
 
     def __repr__(self) -> str:
-        return f"<Writer of {self._engine}>"
+        return f"<Drafter of {self._engine}>"
 
     async def markdown(self, number: int) -> str | None:
         """Return the draft; None when there is no such incident."""
