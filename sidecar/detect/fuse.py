@@ -30,7 +30,7 @@ from typing import Final
 from sidecar.detect.attribute import EXPLAINS, LEAST_ROUTES, ROUTE_REQUESTS, Attribution, Scene, attribute
 from sidecar.detect.census import Census
 from sidecar.detect.errors import MATERIAL_SCORE, SEVERE_RATIO, SEVERE_REQUESTS, material_ratio
-from sidecar.detect.inflight import WINDOW_S, stuck
+from sidecar.detect.inflight import WINDOW_S, bound_s, stuck
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.series import RECENT_S, Series
 from sidecar.facts import Detector, Scope, ScopeKind, Signal
@@ -81,6 +81,7 @@ def fuse(signals: Sequence[Signal], series: Series, policy: DetectPolicy, now: f
     if not signals:
         return ()
     groups: dict[Scope, list[tuple[Signal, Attribution]]] = {}
+    hanging: dict[Scope, list[bool]] = {}
     scenes = _Scenes(series, policy, now)
     everywhere = _everywhere(signals, series, now)
     for signal in signals:
@@ -91,9 +92,11 @@ def fuse(signals: Sequence[Signal], series: Series, policy: DetectPolicy, now: f
             attribution = replace(attribution, scope=Scope.service(), share_ratio=1.0)
         restated = _restated(signal, attribution, policy)
         groups.setdefault(attribution.scope, []).append((restated, attribution))
+        if signal.detector is Detector.LATENCY:
+            hanging.setdefault(attribution.scope, []).append(_hangs(signal, series, policy, now))
     order = list(ScopeKind)
     ranked = sorted(groups.items(), key=lambda item: (order.index(item[0].kind), str(item[0])))
-    return tuple(_finding(scope, claims, hangs=_hangs(claims, series, policy, now)) for scope, claims in ranked)
+    return tuple(_finding(scope, claims, hangs=_most(hanging.get(scope, ()))) for scope, claims in ranked)
 
 
 class _Scenes:
@@ -162,14 +165,15 @@ def _restated(signal: Signal, attribution: Attribution, policy: DetectPolicy) ->
             return replace(signal, material=False, severe=False)
 
 
-def _hangs(claims: Sequence[tuple[Signal, Attribution]], series: Series, policy: DetectPolicy, now: float) -> bool:
-    """Tell whether most requests of a route whose latency is claimed have no answer at all."""
-    for signal, attribution in claims:
-        if signal.detector is Detector.LATENCY and attribution.scope.kind in (ScopeKind.ROUTE, ScopeKind.CLIENT):
-            rows = series.between(max(signal.since_at, now - WINDOW_S), now, attribution.scope.name)
-            if stuck(rows, signal.baseline, policy.min_requests):
-                return True
-    return False
+def _most(routes: Sequence[bool]) -> bool:
+    """Tell whether most of the routes that a claim is about hang."""
+    return bool(routes) and sum(routes) >= EXPLAINS * len(routes)
+
+
+def _hangs(signal: Signal, series: Series, policy: DetectPolicy, now: float) -> bool:
+    """Tell whether most requests of the route whose latency is claimed have no answer at all."""
+    since_at = max(signal.since_at, now - bound_s(signal.baseline) - WINDOW_S)
+    return stuck(series.between(since_at, now, signal.scope.name), signal.baseline, policy.min_requests, now)
 
 
 def _finding(scope: Scope, claims: Sequence[tuple[Signal, Attribution]], *, hangs: bool) -> Finding:

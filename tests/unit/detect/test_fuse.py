@@ -168,17 +168,37 @@ def test_a_series_forgets_and_cuts_by_time() -> None:
     assert [row.at for row in kept.between(22.0, 23.0)] == [23.0, 23.0]
 
 
+def hanging(seconds: int, *, routes: tuple[str, ...], all_hang: bool = True) -> Series:
+    """Return a good minute and then some seconds in which the routes, or all but the last one, answer nothing."""
+    kept = series(bad=0, routes=routes)
+    for second in range(1, seconds + 1):
+        waiting = of_values([age + 0.5 for age in range(second) for _ in range(12)])
+        for route in routes:
+            hangs = all_hang or route != routes[-1]
+            ended = {} if hangs else {"successes": 12, "latency": {80: 12}}
+            row = RouteSecond(route, 170.0 + second, arrivals=12, waiting=waiting if hangs else {}, **ended)  # type: ignore[arg-type]
+            kept.add([row], 170.0 + second)
+    return kept
+
+
 def test_a_hang_is_a_second_witness_of_latency() -> None:
     """
-    Slow alone waits for another; slow because most requests do not come out may be acted upon.
+    Slow alone waits for another; slow because most requests do not come out may be acted upon, a pause of 4 s may not.
     """
-    kept = series(bad=0)
-    for second in range(1, 6):
-        waiting = of_values([age + 0.5 for age in range(second) for _ in range(12)])
-        kept.add([RouteSecond("checkout", 170.0 + second, arrivals=12, waiting=waiting)], 170.0 + second)
     hang = replace(LATENCY, since_at=170.0)
-
-    (finding,) = fuse([hang], kept, POLICY, 175.0)
-    assert (finding.agreeing, finding.actionable) == (("latency", IN_FLIGHT), True)
+    for seconds, agreeing in ((4, ("latency",)), (8, ("latency", IN_FLIGHT))):
+        (finding,) = fuse([hang], hanging(seconds, routes=("checkout",)), POLICY, 170.0 + seconds)
+        assert (finding.agreeing, finding.actionable) == (agreeing, len(agreeing) == 2)
     (slow,) = fuse([replace(hang, since_at=160.0)], series(bad=0), POLICY, 170.0)
     assert (slow.agreeing, slow.actionable) == (("latency",), False)
+
+
+@pytest.mark.parametrize(("all_hang", "agreeing"), [(True, ("latency", IN_FLIGHT)), (False, ("latency",))])
+def test_a_service_hangs_when_most_of_its_routes_do(all_hang: bool, agreeing: tuple[str, ...]) -> None:
+    """
+    Latency of most routes is the service's: it hangs when they do, and not when one of three is merely slow.
+    """
+    routes = ("checkout", "search", "cart")
+    claims = [replace(LATENCY, scope=Scope.route(route), since_at=170.0) for route in routes]
+    (finding,) = fuse(claims, hanging(8, routes=routes, all_hang=all_hang), POLICY, 178.0)
+    assert (finding.scope, finding.agreeing) == (Scope.service(), agreeing)
