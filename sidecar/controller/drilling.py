@@ -35,6 +35,7 @@ from sidecar.controller.effects import SetFaults
 from sidecar.controller.history import History
 from sidecar.controller.intake import Intake
 from sidecar.controller.readiness import Readiness
+from sidecar.controller.tutor import Tutor
 from sidecar.decide.lease import AUTOMATION, later
 from sidecar.decide.policies import Response
 from sidecar.decide.policy import CAUSES
@@ -61,15 +62,15 @@ class Drilling:
     The drill that runs, and those that ran.
 
     Args:
-        book, history, bank, intake: Of the engine.
+        book, history, bank, intake, tutor: Of the engine.
     """
 
-    def __init__(self, book: Book, history: History, bank: Bank, intake: Intake) -> None:
+    def __init__(self, book: Book, history: History, bank: Bank, intake: Intake, tutor: Tutor) -> None:
         self._book = book
         self._history = history
         self._bank = bank
         self._intake = intake
-        self._readiness = Readiness(book, history, bank)
+        self._readiness = Readiness(book, history, bank, tutor)
         self._drills: list[Drill] = []
         self._version: Version | None = None
         self._told_forgotten: set[int] = set()
@@ -109,15 +110,14 @@ class Drilling:
 
     def start(self, command: StartDrill, compiled: Compiled, now: Moment) -> Done | Rejected:
         """Begin a drill, or say why not."""
-        problem = self._readiness.problem(command, self.running, now)
+        kind, route, respond = DrillKind(command.kind), command.route, compiled.respond
+        breaker = _breaks(compiled, route)
+        problem = self._readiness.problem(command, self.running, now, breaker=breaker)
         if problem is not None:
             return problem
-        kind, route = DrillKind(command.kind), command.route
-        guards = compiled.guard.routes.get(route)
-        breaker, respond = guards.breaker if guards is not None else None, compiled.respond
         targets = drills.targets(
             kind,
-            breaker=breaker is not None and Mode.ENFORCE is breaker.mode is compiled.guard.mode,
+            breaker=breaker,
             ramp_s=respond.ramp_hold_s * len(respond.ramp),
             clear_s=respond.clear_after_s,
             receivers=bool(compiled.receivers),
@@ -187,7 +187,7 @@ class Drilling:
 
     def look(self, heard: Sequence[Signal], now: Moment) -> None:
         """
-        End the drill when a detector claims trouble elsewhere; called before claims are sorted into incidents.
+        End the drill when a detector that does not only observe claims trouble elsewhere; called before claims are sorted into incidents.
 
         Else the real trouble could join the drill's incident, which pages nobody.
         """
@@ -229,8 +229,9 @@ class Drilling:
             self._arrived.setdefault(receiver, now)
 
     def _own(self, drill: Drill) -> list[Incident]:
-        """Return the incidents that the loop opened for *drill*."""
-        return [i for i in self._book.incidents.values() if i.drill and i.opened.at >= drill.started.at]
+        """Return the incidents that the loop opened for *drill*; of what only observes nobody is told, and nothing is done."""
+        found = (i for i in self._book.incidents.values() if i.drill and not i.observed)
+        return [incident for incident in found if incident.opened.at >= drill.started.at]
 
     def _done(self, drill: Drill, number: int | None) -> list[Stage]:
         rows = self._history.window((drill.route,), drill.started.at)
@@ -345,3 +346,10 @@ class Drilling:
         missed = [stage.value for stage in drill.targets if not drill.met(stage)]
         body = {"id": drill.id, "state": drill.state.value, "missed": missed, "why": drill.why}
         self._book.event("drill.ended", now, incident=drill.incident, scope=Scope.route(drill.route), body=body)
+
+
+def _breaks(compiled: Compiled, route: str) -> bool:
+    """Tell whether *route* has a breaker that enforces."""
+    guards = compiled.guard.routes.get(route)
+    breaker = guards.breaker if guards is not None else None
+    return breaker is not None and Mode.ENFORCE is breaker.mode is compiled.guard.mode

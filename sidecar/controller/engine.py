@@ -114,7 +114,7 @@ class Engine:
         self._upkeep = Upkeep(self._bank, self._history, now)
         self.tutor = Tutor(self._book, self._bank)
         self.tutor.listen(compiled.listen, compiled.detect.mode)
-        self.drilling = Drilling(self._book, self._history, self._bank, self._intake)
+        self.drilling = Drilling(self._book, self._history, self._bank, self._intake, self.tutor)
         self._silencing = Silencing(self._book, self._places)
         if restored is not None:
             self.tutor.restore(restored.marks)
@@ -173,7 +173,7 @@ class Engine:
         self._series.add(shown, now.at)
         self._hold_still()
         self.heard = self.tutor.listened(self._bank.observe(shown, now.at), now)
-        self.drilling.look(self.heard, now)
+        self.drilling.look(self.tutor.audible, now)
         self._count_signals(self.tutor.audible)
         findings = fuse.fuse(self.tutor.audible, self._series, self._compiled.detect, now.at)
         observed = fuse.fuse(self.tutor.observed, self._series, self._compiled.detect, now.at)

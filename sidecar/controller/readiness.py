@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sidecar.controller.book import Book
 from sidecar.controller.commands import Rejected, StartDrill
 from sidecar.controller.history import History
+from sidecar.controller.tutor import Tutor
 from sidecar.decide.policy import CAUSES
 from sidecar.detect.bank import Bank
 from sidecar.facts import Detector, Mode, Moment, Scope
@@ -16,12 +18,12 @@ from sidecar.incident.words import duration
 
 RATE_S: Final = 10.0
 _FOUND_BY: Final = {
-    DrillKind.ERRORS: (Detector.ERRORS,),
-    DrillKind.LATENCY: (Detector.ERRORS, Detector.LATENCY),
+    DrillKind.ERRORS: (Detector.ERRORS, Detector.TRIP),
+    DrillKind.LATENCY: (Detector.LATENCY,),
     DrillKind.HANG: (Detector.ERRORS, Detector.LATENCY),
     DrillKind.SURGE: (Detector.SURGE,),
     DrillKind.BAD_CONFIG: (Detector.REFUSALS,),
-}  # what must be warm
+}  # one of them must enforce, and those that do must be warm
 _STANDING: Final = ("alarm", "recovering")
 _MISTAKEN: Final = (*CAUSES, Detector.SURGE, Detector.SILENCE, Detector.REFUSALS)
 
@@ -31,19 +33,20 @@ class Readiness:
     Judges the moment.
 
     Args:
-        book, history, bank: Of the engine.
+        book, history, bank, tutor: Of the engine.
     """
 
-    def __init__(self, book: Book, history: History, bank: Bank) -> None:
+    def __init__(self, book: Book, history: History, bank: Bank, tutor: Tutor) -> None:
         self._book = book
         self._history = history
         self._bank = bank
+        self._tutor = tutor
 
     def __repr__(self) -> str:
         return f"<Readiness of {self._bank}>"
 
-    def problem(self, command: StartDrill, running: Drill | None, now: Moment) -> Rejected | None:
-        """Say why no drill may begin, and what to type; None when it may."""
+    def problem(self, command: StartDrill, running: Drill | None, now: Moment, *, breaker: bool) -> Rejected | None:
+        """Say why no drill may begin, and what to type; None when it may. *breaker*: the route has one, and it enforces."""
         if command.route not in self._history.routes:
             known = ", ".join(self._history.routes)
             return Rejected.not_found(f"there is no route '{command.route}'", f"the routes are {known}")
@@ -66,17 +69,24 @@ class Readiness:
         if rate < drills.LEAST_PER_S:
             least = f"at least {drills.LEAST_PER_S:g}/s are needed: send some traffic first"
             return Rejected.conflict(f"{command.route} gets {rate:.2g} requests a second", least)
-        return self._not_ready(DrillKind(command.kind), command.route)
+        found_by = [d for d in _FOUND_BY[DrillKind(command.kind)] if breaker or d is not Detector.TRIP]
+        return self._not_ready(found_by, command.route)
 
-    def _not_ready(self, kind: DrillKind, route: str) -> Rejected | None:
-        """Say which detector that must find it could not; None when all can."""
+    def _not_ready(self, found_by: Sequence[Detector], route: str) -> Rejected | None:
+        """Say which detector that must find it could not; None when all can that are listened to."""
+        listened = [d for d in found_by if self._enforces(route, d)]
+        if not listened:  # it would be found, if at all, by those of whom nobody hears
+            whys, hints = zip(*(self._tutor.deaf((route, d)) for d in found_by), strict=True)
+            return Rejected.conflict(f"nobody would be told: {' and '.join(whys)}", hints[0])
         controls = {control.name: control for control in self._bank.inventory() if control.route == route}
         standing = [d for (name, d), state in self._bank.states().items() if name == route and state in _STANDING]
         for detector in standing:
-            if detector in _MISTAKEN:  # what it still says of before would be taken for the drill's detection
+            if detector in _MISTAKEN and self._enforces(
+                route, detector
+            ):  # what it still says of before would be taken for the drill's detection
                 problem = f"detect.{detector.value} on {route} has not cleared after what was before"
                 return Rejected.conflict(problem, "drill again when it has been quiet for `detect.clear_after`")
-        for detector in _FOUND_BY[kind]:
+        for detector in listened:
             control = controls[f"detect.{detector.value}"]
             if control.state == "cannot run":
                 return Rejected.conflict(f"{control.name} cannot run: {control.why}", "drill again when it is warm")
@@ -85,3 +95,6 @@ class Readiness:
                     f"{control.name} is off: nobody would find it", "set detect.mode to observe or enforce"
                 )
         return None
+
+    def _enforces(self, route: str, detector: Detector) -> bool:
+        return self._tutor.mode_of((route, detector)) is Mode.ENFORCE

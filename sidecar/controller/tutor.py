@@ -95,6 +95,19 @@ class Tutor:
         """Return whom nobody listens to now."""
         return frozenset(key for key, card in self.cards.items() if card.demoted is not None)
 
+    def mode_of(self, key: Key) -> Mode:
+        """Return how far this detector is listened to now: as the config says, and only observing while it is demoted."""
+        mode = self._listen.mode_of(*key)
+        return Mode.OBSERVE if mode is Mode.ENFORCE and key in self.demoted else mode
+
+    def deaf(self, key: Key) -> tuple[str, str]:
+        """Return why a detector that does not enforce does not, and what makes it enforce again."""
+        mode = self._listen.mode_of(*key)
+        if mode is Mode.ENFORCE:
+            return f"{name_of(key)} is demoted", f"sidecar control promote {name_of(key)}"
+        state = "is off" if mode is Mode.OFF else "only observes"
+        return f"{name_of(key)} {state} by the config", f"set {self._setting(key)} to enforce and apply it"
+
     @property
     def sizes(self) -> Sizes:
         """Return how large the incidents were that people judged."""

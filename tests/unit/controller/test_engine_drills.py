@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from sidecar.config.policies import Compiled
 from sidecar.controller import effects as fx
 from sidecar.controller.commands import (
     Confirm,
+    Demote,
     Done,
     Practice,
     Rejected,
@@ -18,7 +21,9 @@ from sidecar.controller.commands import (
     StartDrill,
     StopDrill,
 )
-from sidecar.facts import Action, Mode, Scope
+from sidecar.decide.policies import ListenPolicy
+from sidecar.facts import Action, Detector, Mode, Scope
+from sidecar.guard.policies import BreakerPolicy, GuardPolicy, RoutePolicy
 from tests.support.plays import break_route, broken, warm
 from tests.support.world import Flow, World, compiled
 
@@ -297,3 +302,73 @@ def test_a_drill_needs_a_quiet_moment_and_some_traffic() -> None:
     assert "no drill runs" in refused(world, StopDrill("ops"))
     start(world)
     assert "is injecting" in refused(world, StartDrill("errors", "checkout", 30.0, "ops"))
+
+
+def listening(mode: Mode, *detectors: Detector) -> Compiled:
+    """Return a config in which these detectors have that mode, and checkout a breaker."""
+    guards = GuardPolicy(routes={"checkout": RoutePolicy("checkout", breaker=BreakerPolicy())})
+    return replace(compiled(("checkout", "search")), listen=ListenPolicy(dict.fromkeys(detectors, mode)), guard=guards)
+
+
+@pytest.mark.parametrize(("mode", "word"), [(Mode.OBSERVE, "only observes"), (Mode.OFF, "is off")])
+def test_no_drill_before_detectors_that_are_not_listened_to(mode: Mode, word: str) -> None:
+    """
+    It would fail on every stage and blame a receiver: it is refused, with the setting.
+    """
+    world = warm(config=listening(mode, Detector.ERRORS, Detector.TRIP))
+    answer = practise(world, StartDrill("errors", "checkout", 30.0, "ops"))
+    assert isinstance(answer, Rejected)
+    assert f"detect.errors:checkout {word} by the config and detect.trip:checkout {word}" in answer.problem
+    assert answer.hint == "set detect.detectors.errors to enforce and apply it"
+
+
+def test_no_drill_before_detectors_that_are_demoted() -> None:
+    """
+    Without a breaker nothing trips, so that the one detector that could find it must be promoted first.
+    """
+    world = warm()
+    world.engine.command(Demote("detect.errors:checkout", "ops"), world.now)
+    answer = practise(world, StartDrill("errors", "checkout", 30.0, "ops"))
+    assert isinstance(answer, Rejected)
+    assert answer.problem == "nobody would be told: detect.errors:checkout is demoted"
+    assert answer.hint == "sidecar control promote detect.errors:checkout"
+
+
+def test_an_alarm_that_nobody_hears_does_not_hold_a_drill_up() -> None:
+    """
+    It can raise nothing that would be taken for the drill's detection.
+    """
+    world = warm(config=listening(Mode.OBSERVE, Detector.ERRORS))
+    break_route(world)
+    world.run(5)
+    break_route(world, fail=0.0)
+    world.second()
+    assert sounds(world)
+    start(world)
+
+
+def test_a_would_have_incident_is_not_the_drill_s() -> None:
+    """
+    The drill is graded by what the detectors raise that are listened to, which people are told of.
+    """
+    world = warm(config=listening(Mode.OBSERVE, Detector.ERRORS))
+    start(world)
+    world.run(3)
+    assert [row["observed"] for row in world.engine.incidents(None, world.now)] == [True]
+    assert drill(world)["incident"] is None
+    world.trip("checkout")
+    world.run(2)
+    assert world.incident(drill(world)["incident"])["observed"] is False
+    assert stages(world)["told"]
+
+
+def test_a_detector_that_only_observes_ends_no_drill() -> None:
+    """
+    What it says of another route is raised by nobody, and so it is no real trouble.
+    """
+    world = warm(config=listening(Mode.OBSERVE, Detector.ERRORS))
+    start(world)
+    break_route(world, "search")
+    world.run(5)
+    assert [row["scope"] for row in world.engine.incidents(None, world.now) if row["observed"]]
+    assert drill(world)["state"] == "injecting"
