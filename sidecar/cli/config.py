@@ -51,10 +51,7 @@ def validate(session: Session, file: FileArgument) -> None:
     try:
         compiled = load(_read(file), name=str(file), environ=os.environ, flags={})
     except ConfigErrors as invalid:
-        rows = [
-            {"path": e.path, "line": e.line, "column": e.column, "problem": e.problem, "hint": e.hint}
-            for e in invalid.errors
-        ]
+        rows = [error.to_json() for error in invalid.errors]
         if session.wants_json:
             session.console.file.write(render.as_json({"valid": False, "errors": rows}))
             raise typer.Exit(Exit.USAGE) from invalid

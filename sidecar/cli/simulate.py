@@ -123,10 +123,7 @@ def _config(file: Path | None) -> Compiled:
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(Exit.USAGE, f"{file} cannot be read: {why(error)}", "name a readable YAML file") from error
     except ConfigErrors as invalid:
-        rows = [
-            {"path": e.path, "line": e.line, "column": e.column, "problem": e.problem, "hint": e.hint}
-            for e in invalid.errors
-        ]
+        rows = [error.to_json() for error in invalid.errors]
         raise Failure(Exit.USAGE, f"{name} is not valid", "", tuple(rows)) from invalid
 
 

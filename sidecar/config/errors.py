@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 LONGEST_PATH: Final = 200
 
@@ -37,6 +37,12 @@ class ConfigError:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         return f"{place}: {self.path + ': ' if self.path else ''}{self.problem} ({self.hint})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a row of an answer; the file is told beside the rows."""
+        return {
+            "path": self.path, "line": self.line, "column": self.column, "problem": self.problem, "hint": self.hint,
+        }  # fmt: skip
 
 
 class ConfigErrors(Exception):  # noqa: N818 - the plural says what it holds

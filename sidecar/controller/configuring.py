@@ -5,7 +5,8 @@ Theory
     A version is a text as it was written, with its hash, author, reason and source; the history is append-only
     (`versions.py`). Apply = validate → compile → prepare on every worker → store as active → commit on every worker →
     answer. Until it is stored nothing has changed; from then on it is the truth, and a worker that missed it is
-    brought to it. Only a revert does not wait for the store: it is containment.
+    brought to it. Only a revert does not wait for the store: it is containment. An applied text that the file has too
+    counts as read from there.
 
 What can go wrong
     The store is down: nothing is applied (503). It could not be read at the start (`starting.py`): the history is read
@@ -96,8 +97,8 @@ class Configuring:
 
     @property
     def diverged(self) -> bool:
-        """Tell whether the file says something else than what runs."""
-        return self.active.row.hash != self.file_hash
+        """Tell whether the file says something else than what runs; it is read again before that is said."""
+        return self.active.row.hash != self.file_hash and not self._source.has(self.active.row.hash)
 
     def versions(self) -> Sequence[PutVersion]:
         """Return all versions, the newest first."""
@@ -291,6 +292,8 @@ class Configuring:
         prepared, problem = await self._rollout.prepare(row.version, row.text)
         if problem:
             self._fail(row, problem)
+        if row.source == "api" and self._source.has(row.hash):
+            row = replace(row, source="file")
         pending = None
         if confirm_within_s is not None:
             row = replace(row, state="confirming")
@@ -301,6 +304,8 @@ class Configuring:
         self._versions.supersede()
         self._versions.put(row)
         self.pending, self.last_apply_ok = pending, True
+        if row.source == "file":
+            self.file_hash = row.hash
         self._active = Active(row, replace(compiled, static=self._static, admin=self._admin))
         self._on_active(self._active, changes)
         self.on_changed()
@@ -308,8 +313,8 @@ class Configuring:
         self._bring_all(but=acknowledged)
         if problem:
             self._log.warning("a worker is late to run the version", version=row.version, problem=problem)
-        total = len(self._rollout.workers)
-        return self._answer(row.version, row.text, row.state, changes, workers=(len(acknowledged), total))
+        workers = len(acknowledged), len(self._rollout.workers)
+        return self._answer(row.version, row.text, row.state, changes, workers=workers)
 
     def _bring_all(self, but: frozenset[int] = frozenset()) -> None:
         row = self.active.row
@@ -383,14 +388,10 @@ class Configuring:
         acknowledged, total = workers or (0 if dry_run else connected, connected)
         by = self.pending.by_unix if self.pending is not None and not dry_run else None
         return {
-            "version": version,
-            "hash": text_hash(text),
-            "state": state,
-            "dry_run": dry_run,
-            "changes": list(rows_of(changes)),
-            "confirm_by_time": rfc3339(by) if by is not None else None,
+            "version": version, "hash": text_hash(text), "state": state, "dry_run": dry_run,
+            "changes": list(rows_of(changes)), "confirm_by_time": rfc3339(by) if by is not None else None,
             "workers": {"acknowledged": acknowledged, "total": total},
-        }
+        }  # fmt: skip
 
 
 def _no_fault(changes: Sequence[Change]) -> Sequence[ConfigError]:  # noqa: ARG001  the shape of `Configuring.judge`

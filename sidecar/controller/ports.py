@@ -41,9 +41,7 @@ class ConfigRefused(Exception):  # noqa: N818  named as what it says
     @classmethod
     def invalid(cls, errors: Sequence[ConfigError]) -> ConfigRefused:
         """Return the refusal of a config with these errors."""
-        rows = [
-            {"path": e.path, "line": e.line, "column": e.column, "problem": e.problem, "hint": e.hint} for e in errors
-        ]
+        rows = [error.to_json() for error in errors]
         count = f"{len(rows)} error{'s' if len(rows) > 1 else ''}"
         return cls(422, f"{count} in the configuration; the active one stays in force", "", rows)
 

@@ -55,6 +55,13 @@ class Source:
         """
         return self.file.read_bytes().decode() if self.file is not None else ""
 
+    def has(self, hash_: str) -> bool:
+        """Tell whether the file has the text of this hash now."""
+        try:
+            return text_hash(self.read()) == hash_
+        except (OSError, UnicodeDecodeError):
+            return False
+
     def compile(self, text: str, name: str) -> Compiled:
         """
         Return *text* compiled under this environment and these flags.

@@ -225,6 +225,34 @@ async def test_reload_takes_a_changed_file(setting: Setting) -> None:
     assert (setting.configuring.active.version, setting.configuring.diverged) == (3, True)
 
 
+async def test_applying_the_edited_file_is_taking_it_in(setting: Setting) -> None:
+    """
+    Edit the file, apply it: nothing has diverged, and neither a reload nor a restart undoes the rollback after it.
+    """
+    await setting.begin()
+    setting.file.write_text(TWO)
+    await setting.apply(TWO)
+    assert (setting.configuring.diverged, setting.configuring.active.row.source) == (False, "file")
+    await setting.configuring.rollback(1, author="ops", reason="")
+    await setting.configuring.reload("SIGHUP")
+    assert (setting.configuring.active.row.text, setting.configuring.diverged) == (ONE, True)
+    configuring = await setting.begin()
+    assert (configuring.active.version, configuring.active.row.text, configuring.diverged) == (3, ONE, True)
+
+
+async def test_writing_the_active_text_back_ends_the_divergence(setting: Setting) -> None:
+    """
+    Apply first and write the file afterwards, as the status line advises: it is read again before it is said to differ.
+    """
+    await setting.begin()
+    await setting.apply(TWO)
+    assert (setting.configuring.diverged, setting.configuring.active.row.source) == (True, "api")
+    setting.file.write_text(TWO)
+    assert not setting.configuring.diverged
+    setting.file.unlink()
+    assert setting.configuring.diverged
+
+
 @pytest.mark.parametrize("spoil", [lambda file: file.write_text("nonsense: 1"), Path.unlink], ids=["invalid", "gone"])
 async def test_reload_of_a_spoilt_file_changes_nothing(setting: Setting, spoil: Callable[[Path], object]) -> None:
     """
