@@ -111,9 +111,9 @@ class Engine:
         self._places = Places(self._history)
         self._desk = Desk(self._book, self._history, self._bank, self._responder, self._places)
         self._documents = Documents(self._book, self._history, self._bank)
-        self._upkeep = Upkeep(self._bank, self._history, now)
         self.tutor = Tutor(self._book, self._bank)
         self.tutor.listen(compiled.listen, compiled.detect.mode)
+        self._upkeep = Upkeep(self._bank, self._history, self.tutor, now)
         self.drilling = Drilling(self._book, self._history, self._bank, self._intake, self.tutor)
         self._silencing = Silencing(self._book, self._places)
         if restored is not None:

@@ -12,7 +12,8 @@ Theory
 
 What can go wrong
     A verdict is changed: its old step is taken back first. A control that is no detector has its mode from the config:
-    promoting it is a conflict that says which setting to change.
+    promoting it is a conflict that says which setting to change. A controller is killed: at most a minute of a shadow record
+    is lost, never when it began.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Tutor:
         self._book = book
         self._bank = bank
         self._heard: frozenset[Key] = frozenset()
+        self._stored: dict[Key, Scorecard] = {}
         self._listen = ListenPolicy()
         self._growing: set[int] | None = None
         self.tuning = Tuning()
@@ -127,6 +129,8 @@ class Tutor:
             self._bank.tune(self.tuning)
         for route, name, row in json.loads(marks.get(MARK_SCORECARDS, "[]")):
             self.cards[route, Detector(name)] = Scorecard.from_json(row)
+        self._stored = dict(self.cards)
+        self._heard = self.demoted  # what sounds in the first second was counted before
 
     # --- every second -----------------------------------------------------------------------------------------------
 
@@ -147,9 +151,9 @@ class Tutor:
         """Return the *signals* of detectors that are not off, and part them into those that raise and those that would."""
         self._measure()
         modes = {key: self._listen.mode_of(*key) for key in map(key_of, signals)}
-        for key, mode in modes.items():
-            if mode is Mode.OBSERVE and (key not in self.cards or self.cards[key].demoted is None):
-                self.cards[key] = self.cards.get(key, Scorecard()).demote(now.unix, CONFIG)
+        for key in [key for key, mode in modes.items() if mode is Mode.OBSERVE and key not in self.demoted]:
+            self.cards[key] = self.cards.get(key, Scorecard()).demote(now.unix, CONFIG)
+            self.save()
         quiet = self.demoted & modes.keys()
         heard = tuple(signal for signal in signals if modes[key_of(signal)] is not Mode.OFF)
         self.audible = tuple(signal for signal in heard if key_of(signal) not in quiet)
@@ -301,8 +305,17 @@ class Tutor:
 
     def _store(self) -> None:
         self._bank.tune(self.tuning)
-        rows = [[route, detector.value, card.to_json()] for (route, detector), card in sorted(self.cards.items())]
         self._book.emit(PutMark(MARK_TUNING, json.dumps(self.tuning.to_json(), separators=(",", ":"))))
+        self._store_cards()
+
+    def save(self) -> None:
+        """Store the scorecards if they changed: a shadow record grows every second, and is stored every minute."""
+        if self.cards != self._stored:
+            self._store_cards()
+
+    def _store_cards(self) -> None:
+        self._stored = dict(self.cards)
+        rows = [[route, detector.value, card.to_json()] for (route, detector), card in sorted(self.cards.items())]
         self._book.emit(PutMark(MARK_SCORECARDS, json.dumps(rows, separators=(",", ":"))))
 
     def document(self, key: Key) -> dict[str, Any]:

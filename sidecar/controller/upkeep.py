@@ -1,4 +1,4 @@
-"""What is stored every minute: the detectors' memory and one aggregate a route."""
+"""What is stored every minute: the detectors' memory, their shadow records, and one aggregate a route."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final
 from sidecar.controller.book import Book
 from sidecar.controller.effects import PutBaseline, PutRollup
 from sidecar.controller.history import History
+from sidecar.controller.tutor import Tutor
 from sidecar.detect.bank import Bank
 from sidecar.facts import Moment, RouteSecond, Scope
 from sidecar.measure import histogram
@@ -24,12 +25,14 @@ class Upkeep:
     Args:
         bank: Whose memory is saved.
         history: Where a minute's seconds come from.
+        tutor: Whose scorecards are saved.
         now: The moment of the start.
     """
 
-    def __init__(self, bank: Bank, history: History, now: Moment) -> None:
+    def __init__(self, bank: Bank, history: History, tutor: Tutor, now: Moment) -> None:
         self._bank = bank
         self._history = history
+        self._tutor = tutor
         self._minute = int(now.unix // MINUTE_S)
         self._began_at = now.at
         self._saved: dict[str, Any] = {}
@@ -60,7 +63,8 @@ class Upkeep:
         book.forget()
 
     def save(self, book: Book, now: Moment, routes: Collection[str] | None = None) -> None:  # noqa: ARG002  every event carries its moment
-        """Store the memory of every route, or of *routes*, whose detectors have learnt something since the last time."""
+        """Store the memory of every route, or of *routes*, and the records of detectors, where they changed since the last time."""
+        self._tutor.save()
         for route, document in self._bank.snapshot(routes).items():
             content = {key: value for key, value in document.items() if key != "saved_at"}
             if self._saved.get(route) != content:

@@ -312,3 +312,57 @@ def test_what_sounds_at_the_demotion_was_raised_before() -> None:
     world.run(5)
     shadow = control(world)["record"]["demoted"]
     assert (shadow["would_have_raised"], shadow["seconds"]) == (0, 5)
+
+
+def observing(world: World) -> dict[str, Any]:
+    """Return the shadow record of the error detector."""
+    record: dict[str, Any] = control(world)["record"]["demoted"]
+    return record
+
+
+def test_a_shadow_record_survives_a_controller_that_leaves() -> None:
+    """
+    Since when it observes, how often and how long it would have sounded: all of it, though no verdict came meanwhile, and an
+    alarm that goes on is no second one.
+    """
+    world = warm(config=replace(compiled(("checkout", "search")), listen=ListenPolicy(routes={KEY: Mode.OBSERVE})))
+    break_route(world, "checkout", 1.0)
+    world.run(10)
+    before = observing(world)
+    assert before["seconds"] > 1
+    world.take(world.engine.leaving(world.now))
+    world.restart()
+    assert observing(world) == before
+    world.second()
+    after = observing(world)
+    assert after == {**before, "seconds": before["seconds"] + 1}
+
+
+def test_a_shadow_record_survives_a_kill() -> None:
+    """
+    When it began is stored at once, what it would have raised within a minute; the restart is not its beginning.
+    """
+    world = warm(config=replace(compiled(("checkout", "search")), listen=ListenPolicy(routes={KEY: Mode.OBSERVE})))
+    break_route(world, "checkout", 1.0)
+    world.until(lambda: control(world)["record"]["demoted"], 10)
+    since = observing(world)["since_time"]
+    world.restart()
+    assert observing(world)["since_time"] == since
+    world.run(65)
+    seen = observing(world)["seconds"]
+    world.restart()
+    assert observing(world)["since_time"] == since
+    assert seen - 60 < observing(world)["seconds"] <= seen
+
+
+def test_what_did_not_change_is_not_stored_again() -> None:
+    """
+    A minute without an alarm writes no scorecard.
+    """
+    world = broken()
+    teach(world, Demote(NAME, "ops"))
+    break_route(world, "checkout", 0.0)
+    world.run(120)
+    stored = len([mark for mark in world.of(fx.PutMark) if mark.key == MARK_SCORECARDS])
+    world.run(120)
+    assert len([mark for mark in world.of(fx.PutMark) if mark.key == MARK_SCORECARDS]) == stored
