@@ -35,7 +35,7 @@ class Finding:
 def finding(found: fuse.Finding) -> Finding:
     """Return *found* as incidents take it in."""
     facts = found.attribution
-    case = Case(found.scope, found.signals, found.severe, len(found.agreeing) >= 2, facts.requests)
+    case = Case(found.scope, found.signals, found.severe, len(found.agreeing) >= 2, found.sample)
     return Finding(case, partial(_affected, facts))
 
 

@@ -27,10 +27,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sidecar.detect import inflight
 from sidecar.detect.attribute import EXPLAINS, LEAST_ROUTES, ROUTE_REQUESTS, Attribution, Scene, attribute
 from sidecar.detect.census import Census
 from sidecar.detect.errors import MATERIAL_SCORE, SEVERE_RATIO, SEVERE_REQUESTS, material_ratio
-from sidecar.detect.inflight import WINDOW_S, bound_s, stuck
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.series import RECENT_S, Series
 from sidecar.facts import Detector, Scope, ScopeKind, Signal
@@ -53,6 +53,7 @@ class Finding:
         severe: Enough to act on without a second witness.
         material: Large enough to act on.
         agreeing: The different witnesses, by name.
+        stuck: Requests without an answer, where most of them have none: they rest on no judged one.
     """
 
     scope: Scope
@@ -61,6 +62,12 @@ class Finding:
     severe: bool
     material: bool
     agreeing: tuple[str, ...]
+    stuck: int = 0
+
+    @property
+    def sample(self) -> int:
+        """Count the requests that it rests on."""
+        return self.attribution.requests + self.stuck
 
     @property
     def actionable(self) -> bool:
@@ -81,7 +88,7 @@ def fuse(signals: Sequence[Signal], series: Series, policy: DetectPolicy, now: f
     if not signals:
         return ()
     groups: dict[Scope, list[tuple[Signal, Attribution]]] = {}
-    hanging: dict[Scope, list[bool]] = {}
+    hanging: dict[Scope, list[int]] = {}
     scenes = _Scenes(series, policy, now)
     everywhere = _everywhere(signals, series, now)
     for signal in signals:
@@ -93,10 +100,10 @@ def fuse(signals: Sequence[Signal], series: Series, policy: DetectPolicy, now: f
         restated = _restated(signal, attribution, policy)
         groups.setdefault(attribution.scope, []).append((restated, attribution))
         if signal.detector is Detector.LATENCY:
-            hanging.setdefault(attribution.scope, []).append(_hangs(signal, series, policy, now))
+            hanging.setdefault(attribution.scope, []).append(_stuck(signal, series, policy, now))
     order = list(ScopeKind)
     ranked = sorted(groups.items(), key=lambda item: (order.index(item[0].kind), str(item[0])))
-    return tuple(_finding(scope, claims, hangs=_most(hanging.get(scope, ()))) for scope, claims in ranked)
+    return tuple(_finding(scope, claims, stuck=_of_most(hanging.get(scope, ()))) for scope, claims in ranked)
 
 
 class _Scenes:
@@ -165,18 +172,18 @@ def _restated(signal: Signal, attribution: Attribution, policy: DetectPolicy) ->
             return replace(signal, material=False, severe=False)
 
 
-def _most(routes: Sequence[bool]) -> bool:
-    """Tell whether most of the routes that a claim is about hang."""
-    return bool(routes) and sum(routes) >= EXPLAINS * len(routes)
+def _of_most(routes: Sequence[int]) -> int:
+    """Return how many requests are stuck on the routes that a claim is about; 0 unless they are on most of them."""
+    return sum(routes) if sum(map(bool, routes)) >= EXPLAINS * len(routes) else 0
 
 
-def _hangs(signal: Signal, series: Series, policy: DetectPolicy, now: float) -> bool:
-    """Tell whether most requests of the route whose latency is claimed have no answer at all."""
-    since_at = max(signal.since_at, now - bound_s(signal.baseline) - WINDOW_S)
-    return stuck(series.between(since_at, now, signal.scope.name), signal.baseline, policy.min_requests, now)
+def _stuck(signal: Signal, series: Series, policy: DetectPolicy, now: float) -> int:
+    """Return how many requests of the route whose latency is claimed are stuck, if most of them are."""
+    since_at = max(signal.since_at, now - inflight.bound_s(signal.baseline) - inflight.WINDOW_S)
+    return inflight.stuck(series.between(since_at, now, signal.scope.name), signal.baseline, policy.min_requests, now)
 
 
-def _finding(scope: Scope, claims: Sequence[tuple[Signal, Attribution]], *, hangs: bool) -> Finding:
+def _finding(scope: Scope, claims: Sequence[tuple[Signal, Attribution]], *, stuck: int) -> Finding:
     acting = [claim for claim in claims if claim[0].detector in ACTING]
     _, attribution = max(acting or claims, key=lambda claim: claim[0].score / max(claim[0].threshold, 1e-9))
     signals = tuple(signal for signal, _ in claims)
@@ -186,7 +193,8 @@ def _finding(scope: Scope, claims: Sequence[tuple[Signal, Attribution]], *, hang
         attribution=attribution,
         severe=any(signal.severe for signal in signals),
         material=any(signal.material for signal in signals),
-        agreeing=(*_witnesses(acting), *((IN_FLIGHT,) if hangs else ())),
+        agreeing=(*_witnesses(acting), *((IN_FLIGHT,) if stuck else ())),
+        stuck=stuck,
     )
 
 

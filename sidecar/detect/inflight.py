@@ -36,9 +36,9 @@ def bound_s(normal_s: float) -> float:
     return max(STUCK_S, STUCK_FACTOR * normal_s)
 
 
-def stuck(rows: Sequence[RouteSecond], normal_s: float, least: int, now: float) -> bool:
+def stuck(rows: Sequence[RouteSecond], normal_s: float, least: int, now: float) -> int:
     """
-    Tell whether most of what one route was asked is stuck.
+    Return how many requests of one route are stuck; 0 unless most of what it was asked is.
 
     Args:
         rows: Its seconds since the onset, in order; those before `bound_s + WINDOW_S` ago may be missing.
@@ -47,9 +47,9 @@ def stuck(rows: Sequence[RouteSecond], normal_s: float, least: int, now: float) 
         now: Monotonic seconds.
     """
     if not rows or rows[-1].at < now - _FRESH_S:
-        return False
+        return 0
     bound = bound_s(normal_s)
     waiting = sum(count for index, count in rows[-1].waiting.items() if LOWER_S[index] >= bound)
     old = [row for row in rows if now - bound - WINDOW_S < row.at <= now - bound]
     let_in = sum(row.arrivals - sum(row.refused.values()) for row in old)
-    return waiting >= least and waiting >= MOST * let_in
+    return waiting if waiting >= least and waiting >= MOST * let_in else 0

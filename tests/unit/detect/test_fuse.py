@@ -189,6 +189,7 @@ def test_a_hang_is_a_second_witness_of_latency() -> None:
     for seconds, agreeing in ((4, ("latency",)), (8, ("latency", IN_FLIGHT))):
         (finding,) = fuse([hang], hanging(seconds, routes=("checkout",)), POLICY, 170.0 + seconds)
         assert (finding.agreeing, finding.actionable) == (agreeing, len(agreeing) == 2)
+        assert (finding.attribution.requests, finding.sample) == (0, 36 if seconds == 8 else 0)
     (slow,) = fuse([replace(hang, since_at=160.0)], series(bad=0), POLICY, 170.0)
     assert (slow.agreeing, slow.actionable) == (("latency",), False)
 

@@ -23,7 +23,7 @@ def hang(seconds: int, *, per_s: int = 20, answered: int = 0, refused: int = 0) 
 
 
 def found(rows: list[RouteSecond], normal_s: float = 0.02, least: int = 20) -> bool:
-    return stuck(rows, normal_s, least, rows[-1].at if rows else 100.0)
+    return stuck(rows, normal_s, least, rows[-1].at if rows else 100.0) > 0
 
 
 def test_a_hang_is_seen_after_seconds_and_a_pause_is_none() -> None:
