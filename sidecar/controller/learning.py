@@ -32,13 +32,12 @@ from sidecar import clock
 from sidecar.config.diff import Change, diff
 from sidecar.config.edit import EditError, put
 from sidecar.config.errors import ConfigError
-from sidecar.config.units import UnitError, parse_duration, parse_rate
 from sidecar.controller.commands import Tune
 from sidecar.controller.configuring import Configuring
 from sidecar.controller.effects import AppendEvent, PutProposal, Write
 from sidecar.controller.ports import ConfigRefused, Document
 from sidecar.controller.replaying import ReplayError, Replays
-from sidecar.incident.rules import COUNT, PER_S, Rule
+from sidecar.incident.rules import Rule
 from sidecar.incident.words import rfc3339
 from sidecar.replay.learned import Learned
 
@@ -277,21 +276,11 @@ def _decided(row: Mapping[str, Any]) -> ConfigRefused:
 
 
 def _fault(row: Mapping[str, Any], change: Change) -> ConfigError | None:
-    kept = row["rule"]
-    rule = Rule(kept["path"], kept["at_least"], kept.get("unit", PER_S))  # older ones were of rates only
-    if change.path != rule.path or (value := _value(change.new, rule.unit)) is None or value >= rule.at_least:
+    rule = Rule.from_json(row["rule"])
+    if not rule.forbids(change.path, change.new):
         return None
     return ConfigError(
         change.path, 0, 0,
         f"{change.new} is below the {rule} that normal traffic needs: incident {row['incident']} began so",
         f"write {rule} or more, or lift the rule: sidecar proposal dismiss {row['id']}", "config",
     )  # fmt: skip
-
-
-def _value(written: object, unit: str) -> float | None:
-    try:
-        if unit == COUNT:
-            return float(str(written))
-        return parse_rate(str(written)) if unit == PER_S else parse_duration(str(written))
-    except (UnitError, ValueError):
-        return None

@@ -160,7 +160,8 @@ def facts_of(asked: Study, compiled: Compiled) -> Facts:
     limit = guards.limit if guards is not None else None
     rule = next((rule for rule in compiled.proxy.routes if rule.name == route), None)
     suspect = incident.get("suspect")
-    normal, service = measure(asked.material, route, unix_of(incident["onset_time"]), until)
+    costs = {name: guards.limit.cost for name, guards in compiled.guard.routes.items() if guards.limit is not None}
+    normal, service = measure(asked.material, route, unix_of(incident["onset_time"]), until, costs)
     return Facts(
         scope=scope,
         route=route,
@@ -171,7 +172,7 @@ def facts_of(asked: Study, compiled: Compiled) -> Facts:
         limited=limit is not None,
         rate_per_s=limit.bucket.rate_per_s if limit is not None and limit.bucket is not None else None,
         client_rate_per_s=limit.per_client.rate_per_s if limit is not None and limit.per_client is not None else None,
-        cost=limit.cost if limit is not None else 1.0,
+        cost=costs.get(route, 1.0),
         timeout_s=(rule.response_timeout_s if rule else None) or compiled.proxy.upstream.response_timeout_s,
         normal=normal,
         service=service,

@@ -85,7 +85,7 @@ class Facts:
         rate_per_s, client_rate_per_s: Its limits for all and for each client, in tokens; None without.
         cost: Tokens that a request takes.
         timeout_s: Its response timeout.
-        normal, service: What was normal on the route, and on all together.
+        normal, service: What was normal on the route, in requests, and on all together, in tokens.
         suspect: The changes of the config version under suspicion.
     """
 
@@ -198,8 +198,13 @@ def _timeout(facts: Facts) -> Candidate | None:
 def _rule(change: Mapping[str, Any], facts: Facts) -> Candidate | None:
     """Return the rule that keeps the changed value from being set so low again."""
     path = str(change.get("path", ""))
-    normal = facts.service if path.startswith(("service.", "upstream.")) else facts.normal
-    rule = rule_of(change, frozenset(facts.detectors), normal, facts.cost)
+    if path.startswith(f"routes.{facts.route}."):
+        normal, cost = facts.normal, facts.cost
+    elif path.startswith(("service.", "upstream.")):
+        normal, cost = facts.service, 1.0
+    else:  # of a route whose traffic nobody measured
+        return None
+    rule = rule_of(change, frozenset(facts.detectors), normal, cost)
     if rule is None:
         return None
     was = change.get("old")

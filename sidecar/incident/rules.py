@@ -9,9 +9,10 @@ Tables
     … response_timeout                    errors, latency or a trip       twice the normal p99 of the answers
 
 What can go wrong
-    The value was raised, or taken away: it is not what a lower bound could forbid. Too little was seen before the onset:
-    there is no rule. A rule reads the value as the config writes it; one that it cannot read it lets pass, since the
-    config's own checks say what is wrong with it.
+    The value was raised, taken away, or is enough: it is not what a lower bound could forbid. The value before was below
+    what normal traffic needs, too: no rule forbids going back to it. Too little was seen before the onset: there is no
+    rule. A rule reads the value as the config writes it; one that it cannot read it lets pass, since the config's own
+    checks say what is wrong with it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Final
 
+from sidecar.config.units import UnitError, parse_duration, parse_rate
 from sidecar.facts import Detector
 
 LEAST_S: Final = 60
@@ -39,7 +41,8 @@ class Normal:
 
     Attributes:
         seconds: How many were seen before.
-        rate_per_s, peak_per_s: 99th percentile of arrivals a second before; the most after.
+        rate_per_s, peak_per_s: 99th percentile of arrivals a second before; the most after. Requests of a route; of the
+            whole service tokens, since the routes' requests may cost different ones.
         clients, peaks: The same by client.
         p99_s: 99th percentile of the upstream latency before; 0 without any.
         in_flight: The most before, at the ends of seconds.
@@ -65,11 +68,36 @@ class Rule:
     unit: str = PER_S
 
     def __str__(self) -> str:
-        return f"{self.at_least:g}{self.unit}"
+        return f"{self.at_least:.15g}{self.unit}"
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Rule:
+        """Read what `to_json` wrote; one without a unit is of a release that had rules of rates only."""
+        return cls(row["path"], row["at_least"], row.get("unit", PER_S))
+
+    @property
+    def words(self) -> str:
+        """Return what it says of its setting."""
+        return f"never below {self}"
+
+    def forbids(self, path: str, written: object) -> bool:
+        """Tell whether the config must not set *path* to this value; one that cannot be read passes."""
+        value = value_of(written, self.unit) if path == self.path else None
+        return value is not None and value < self.at_least
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
         return {"path": self.path, "at_least": self.at_least, "unit": self.unit}
+
+
+def value_of(written: object, unit: str) -> float | None:
+    """Return a value as the config writes it, in *unit*; None for what is none."""
+    try:
+        if unit == COUNT:
+            return float(str(written))
+        return parse_rate(written) if unit == PER_S else parse_duration(written)
+    except (UnitError, ValueError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +127,14 @@ def rule_of(change: Mapping[str, Any], detectors: frozenset[Detector], normal: N
         change: {path, old, new} of the suspected version.
         detectors: That raised the incident.
         normal: Of the traffic that the setting is about.
-        cost: Tokens that a request takes of a limit.
+        cost: Tokens that each of the arrivals in *normal* takes of a limit.
     """
     path = str(change.get("path", ""))
     kind = next((kind for name, kind in _KINDS.items() if path.endswith(f".{name}")), None)
-    if kind is None or change.get("new") is None or not kind.causes & detectors or normal.seconds < LEAST_S:
+    if kind is None or not kind.causes & detectors or normal.seconds < LEAST_S:
         return None
     needed = kind.needed(normal) * (cost if ".limit." in path else 1.0)
     at_least = ceil(10 * needed) / 10 if kind.unit == SECONDS else float(ceil(needed))
-    return Rule(path, at_least, kind.unit) if at_least else None
+    old = value_of(change.get("old"), kind.unit)
+    rule = Rule(path, at_least if old is None else min(at_least, old), kind.unit)
+    return rule if rule.forbids(path, change.get("new")) else None

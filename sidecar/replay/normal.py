@@ -38,9 +38,15 @@ class _Rates:
 
 
 class _Seen:
-    """What came on one route, or on all together, before the onset and after it."""
+    """
+    What came on one route, or on all together, before the onset and after it.
 
-    def __init__(self) -> None:
+    Args:
+        costs: What a request of each route counts; 1 where nothing is said.
+    """
+
+    def __init__(self, costs: Mapping[str, float]) -> None:
+        self._costs = costs
         self.seconds = 0
         self.before, self.after = _Rates(), _Rates()
         self.clients: dict[str, _Rates] = {}
@@ -51,21 +57,31 @@ class _Seen:
 
     def take_before(self, lines: Sequence[Line], step: int) -> None:
         self.seconds += step
-        self.before.add(sum(line.requests for line in lines) / step, step)
+        self.before.add(self._arrivals(lines) / step, step)
         self.in_flight = max(self.in_flight, sum(line.in_flight or 0 for line in lines))
         for line in lines:
             for i, count in line.latency.items():
                 self.latency[i] = self.latency.get(i, 0) + count
-            for key, (count, _) in (line.clients or {}).items():
-                if key in self.clients or len(self.clients) < MAX_CLIENTS:
-                    self.clients.setdefault(key, _Rates()).add(count / step, step)
+        for key, asked in self._by_client(lines).items():
+            if key in self.clients or len(self.clients) < MAX_CLIENTS:
+                self.clients.setdefault(key, _Rates()).add(asked / step, step)
 
     def take_after(self, lines: Sequence[Line], waiting: Iterable[int], step: int) -> None:
-        self.after.add(sum(line.requests for line in lines) / step, step)
+        self.after.add(self._arrivals(lines) / step, step)
         self.longest = max((self.longest, *waiting, *(i for line in lines for i in line.latency)))
+        for key, asked in self._by_client(lines).items():
+            self.peaks[key] = max(self.peaks.get(key, 0.0), asked / step)
+
+    def _arrivals(self, lines: Sequence[Line]) -> float:
+        return sum(line.requests * self._costs.get(line.route, 1.0) for line in lines)
+
+    def _by_client(self, lines: Sequence[Line]) -> Mapping[str, float]:
+        asked: dict[str, float] = {}
         for line in lines:
+            cost = self._costs.get(line.route, 1.0)
             for key, (count, _) in (line.clients or {}).items():
-                self.peaks[key] = max(self.peaks.get(key, 0.0), count / step)
+                asked[key] = asked.get(key, 0.0) + count * cost
+        return asked
 
     def normal(self) -> Normal:
         return Normal(
@@ -80,16 +96,19 @@ class _Seen:
         )
 
 
-def measure(material: Material, route: str, onset: float, until: float) -> tuple[Normal, Normal]:
+def measure(
+    material: Material, route: str, onset: float, until: float, costs: Mapping[str, float]
+) -> tuple[Normal, Normal]:
     """
-    Return what was normal on *route* before *onset*, and what was not between it and *until*; and of all routes.
+    Return what was normal on *route* before *onset*, and what was not between it and *until*; and, in tokens, of all routes.
 
     Args:
         material: The stored history.
         route: Its name.
         onset, until: Unix seconds.
+        costs: Tokens that a request of each route takes; 1 where nothing is said.
     """
-    mine, whole, flights = _Seen(), _Seen(), dict[str, InFlight]()
+    mine, whole, flights = _Seen({}), _Seen(costs), dict[str, InFlight]()
     for second in material.seconds():
         if second.t > until:
             break

@@ -132,6 +132,24 @@ def test_a_limit_that_was_too_low_becomes_a_rule() -> None:
     ]
 
 
+def test_a_rule_is_measured_with_the_traffic_of_its_setting() -> None:
+    """
+    The service's limit counts the tokens of every route; the limit of a route beside the incident teaches nothing.
+    """
+    text = BARE.replace("/**", "/c/**") + "  - name: search\n    match: {path: /search}\n    limit: {cost: 10}\n"
+    rows = [*steady(400, per_s=20), *steady(400, per_s=5, route="search", bad={range(200, 260): 1.0})]
+    rows.sort(key=lambda row: row["t"])
+    diff = [
+        {"path": "service.limit.rate", "old": "1000/s", "new": "10/s"},
+        {"path": "routes.checkout.limit.rate", "old": "100/s", "new": "1/s"},
+        {"path": "routes.search.limit.rate", "old": "100/s", "new": "1/s"},
+    ]
+    signals = [{"detector": "refusals", "scope": "route:search"}]
+    made = studied(rows, text, suspect={"version": 2, "diff": diff}, signals=signals)
+    rules = {row["rule"]["path"]: row["rule"]["at_least"] for row in made if row["kind"] == "validation"}
+    assert rules == {"service.limit.rate": 70.0, "routes.search.limit.rate": 50.0}
+
+
 def test_a_hang_of_the_whole_service_asks_for_a_shorter_timeout_of_the_upstream() -> None:
     """
     Where no one route is to blame, the setting is the one of all.
