@@ -8,13 +8,14 @@ Theory
     stored, so the same record gives the same bytes in any process.
 
 What can go wrong
-    Old evidence or events were folded away: the draft says what is missing.
+    Old evidence or events were folded away: the draft says what is missing. What happens around an incident that goes on for
+    more than `MAX_TIMELINE` events is no longer read.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from sidecar.controller import report
@@ -29,6 +30,7 @@ from sidecar.incident.words import unix_of
 from sidecar.store.store import Store
 
 MAX_TIMELINE: Final = 10_000
+PAGE: Final = 1_000  # events read at once; as many before the first of its own are looked through
 BEFORE_S: Final = 600.0  # as far back as a config version may be suspect by default
 AROUND: Final = frozenset(
     {
@@ -107,17 +109,25 @@ def _events(store: Store, incident: Document) -> Sequence[Document]:
     onset, ended = unix_of(incident["onset_time"]), incident["resolved_time"]
     until = unix_of(ended) if ended else float("inf")
     scope = Scope.parse(incident["scope"])
-    first, last = own[0]["sequence"], own[-1]["sequence"]
-    near = store.events(after=max(first - MAX_TIMELINE // 10, 0), before=last, limit=MAX_TIMELINE)
     around = [
         row
-        for row in near
+        for row in _since(store, max(own[0]["sequence"] - PAGE, 0), until)
         if row["incident"] is None
         and row["kind"] in AROUND
         and onset - (BEFORE_S if row["kind"].startswith("config.") else LEAD_S) <= row["unix"] <= until
         and _touches(row["scope"], scope)
     ]
     return sorted([*own, *around], key=lambda row: int(row["sequence"]))
+
+
+def _since(store: Store, after: int, until_unix: float) -> Iterator[Document]:
+    """Yield the events after one number, up to a time; while the incident goes on its own last event bounds nothing."""
+    for _ in range(MAX_TIMELINE // PAGE):
+        page = store.events(after=after, limit=PAGE)
+        yield from page
+        if len(page) < PAGE or page[-1]["unix"] > until_unix:
+            return
+        after = page[-1]["sequence"]
 
 
 def _touches(text: str, scope: Scope) -> bool:
