@@ -287,9 +287,15 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
             "why": TEXT,
             "made_time": TIME,
             "changes": rows(ref("Change")),
-            "effect": record({"over_s": NUMBER}, {"sooner_s": maybe(NUMBER)}),
+            "effect": record({"over_s": NUMBER, "words": TEXT}, {"sooner_s": maybe(NUMBER)}),
         },
-        {"version": maybe(COUNT), "decided_by": maybe(TEXT), "decided_time": maybe(TIME), "applied": ref("Applied")},
+        {
+            "version": maybe(COUNT),
+            "decided_by": maybe(TEXT),
+            "decided_time": maybe(TIME),
+            "applied": ref("Applied"),
+            "rule": either(record({"path": TEXT, "at_least": NUMBER, "words": TEXT})),
+        },
     ),
     "Proposals": listing("Proposal"),
     "Event": record(

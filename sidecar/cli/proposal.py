@@ -35,7 +35,7 @@ def list_(
             "",
             ("ID#", "STATE", "INCIDENT#", "KIND", "EFFECT", "WHY"),
             (
-                (i["id"], render.state(i["state"]), i["incident"], i["kind"], effect(i), i["why"])
+                (i["id"], render.state(i["state"]), i["incident"], i["kind"], i["effect"]["words"], i["why"])
                 for i in answer["items"]
             ),
             "No proposals." if state is None else f"No proposal is {state}.",
@@ -60,8 +60,8 @@ def proposal(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]
             ("state", render.state(item["state"])),
             ("incident", item["incident"]),
             ("made", render.moment(item["made_time"], now)),
-            ("effect", effect(item)),
-            ("rule", rule and f"{rule['path']} never below {rule['at_least']:g}{rule.get('unit', '/s')}"),
+            ("effect", item["effect"]["words"]),
+            ("rule", rule and f"{rule['path']} {rule['words']}"),
             ("decided by", item.get("decided_by")),
             ("version", item.get("version")),
             ("reason", item.get("reason")),
@@ -73,26 +73,6 @@ def proposal(item: Mapping[str, Any], now: datetime) -> Iterable[RenderableType]
         yield "What to type"
         yield f"    [bold]sidecar proposal apply {item['id']}[/]"
         yield f"    [bold]sidecar proposal dismiss {item['id']}[/]"
-
-
-def effect(item: Mapping[str, Any]) -> str:
-    """Return what a proposal would have done, in one line."""
-    seen = item["effect"]
-    if item["kind"] == "validation":
-        return f"measured over {render.seconds(seen['over_s'])}"
-    return f"over {render.seconds(seen['over_s'])}: {', '.join(_effects(item['kind'], seen))}"
-
-
-def _effects(kind: str, seen: Mapping[str, Any]) -> Iterable[str]:
-    sooner, hidden, added = seen.get("sooner_s") or 0.0, seen.get("hidden", 0), seen.get("added", 0)
-    if sooner:
-        yield f"found {render.seconds(abs(sooner))} {'earlier' if sooner > 0 else 'later'}"
-    yield f"{hidden or 'no'} alarm{'s' * (hidden > 1)} hidden, {added or 'none'} added"
-    if kind == "timeout":
-        yield f"{seen.get('slower', 0):,} of {seen['requests']:,} answers took longer"
-    elif seen.get("refused") or kind in ("limit", "breaker"):
-        innocent = render.share(seen.get("innocent_ratio", 0.0))
-        yield f"{seen.get('refused', 0):,} more of {seen['requests']:,} requests refused, {innocent} of all others'"
 
 
 @app.command(epilog="Example: sidecar proposal apply 3 --confirm-within 5m")

@@ -37,6 +37,7 @@ from sidecar.controller.configuring import Configuring
 from sidecar.controller.effects import AppendEvent, PutProposal, Write
 from sidecar.controller.ports import ConfigRefused, Document
 from sidecar.controller.replaying import ReplayError, Replays
+from sidecar.incident.learn import predicted
 from sidecar.incident.rules import Rule
 from sidecar.incident.words import rfc3339
 from sidecar.replay.learned import Learned
@@ -266,7 +267,11 @@ def _now() -> str:
 
 
 def _public(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in PRIVATE}
+    shown = {key: value for key, value in row.items() if key not in PRIVATE}
+    shown["effect"] = {**row["effect"], "words": predicted(row["kind"], row["effect"])}
+    if row["rule"] is not None:
+        shown["rule"] = {**row["rule"], "words": Rule.from_json(row["rule"]).words}
+    return shown
 
 
 def _decided(row: Mapping[str, Any]) -> ConfigRefused:

@@ -25,7 +25,7 @@ What can go wrong
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil
@@ -33,7 +33,7 @@ from typing import Any, Final
 
 from sidecar.facts import Detector, Scope, ScopeKind
 from sidecar.incident.rules import LEAST_S, Normal, Rule, rule_of
-from sidecar.incident.words import duration
+from sidecar.incident.words import duration, many, percent
 
 CLIENT_FACTOR: Final = 1.5
 ROUTE_FACTOR: Final = 2.0
@@ -247,6 +247,31 @@ class Effect:
             "sooner_s": self.sooner_s, "hidden": self.hidden, "added": self.added, "requests": self.requests,
             "refused": self.refused, "innocent_ratio": self.innocent_ratio, "slower": self.slower, "over_s": self.over_s,
         }  # fmt: skip
+
+
+def predicted(kind: str, effect: Mapping[str, Any]) -> str:
+    """
+    Return in words what a proposal would have done: `found 3s earlier, no alarm hidden, none added (over 24h)`.
+
+    Args:
+        kind: Of the proposal.
+        effect: As `Effect.to_json` wrote it, maybe in an older release.
+    """
+    over = f"over {duration(effect.get('over_s', 0.0))}"
+    return f"measured {over}" if kind == Kind.VALIDATION else f"{', '.join(_predicted(kind, effect))} ({over})"
+
+
+def _predicted(kind: str, effect: Mapping[str, Any]) -> Iterator[str]:
+    sooner, hidden, added = effect.get("sooner_s") or 0.0, effect.get("hidden", 0), effect.get("added", 0)
+    refused, requests = effect.get("refused", 0), effect.get("requests", 0)
+    if sooner:
+        yield f"found {duration(abs(sooner))} {'earlier' if sooner > 0 else 'later'}"
+    yield f"{many(hidden, 'alarm') if hidden else 'no alarm'} hidden, {added or 'none'} added"
+    if kind == Kind.TIMEOUT:
+        yield f"{effect.get('slower', 0):,} of {requests:,} answers took longer"
+    elif refused or kind in (Kind.LIMIT, Kind.BREAKER):
+        innocent = percent(effect.get("innocent_ratio", 0.0))
+        yield f"{refused:,} more of {requests:,} requests refused, {innocent} of all others'"
 
 
 def worth(candidate: Candidate, effect: Effect, *, real: bool) -> bool:

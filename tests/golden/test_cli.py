@@ -54,6 +54,8 @@ CASES = {
     "incident-close": ["incident", "close", "12"],
     "incident-postmortem": ["incident", "postmortem", "12"],
     "incident-postmortem-html": ["incident", "postmortem", "12", "--html"],
+    "proposal-list": ["proposal", "list"],
+    "proposal-show": ["proposal", "show", "3"],
     "override-list": ["override", "list"],
     "override-set": ["override", "set", "route:checkout", "throttle=10/s", "--ttl", "10m", "--reason", "protect"],
     "override-set-hashed": [

@@ -271,7 +271,10 @@ PROPOSAL: dict[str, Any] = {
     "why": "it would have been found earlier with sensitivity high on checkout", "made_time": "2026-01-05T12:00:00Z",
     "decided_time": None, "decided_by": None, "reason": None, "version": None, "rule": None,
     "changes": [{"path": "routes.checkout.detect.sensitivity", "old": None, "new": "high"}],
-    "effect": {"sooner_s": 7.0, "hidden": 0, "added": 0, "requests": 86400, "refused": 0, "over_s": 86400.0},
+    "effect": {
+        "sooner_s": 7.0, "hidden": 0, "added": 0, "requests": 86400, "refused": 0, "over_s": 86400.0,
+        "words": "found 7s earlier, no alarm hidden, none added (over 24h)",
+    },
 }  # fmt: skip
 
 RECORD: dict[str, Any] = {

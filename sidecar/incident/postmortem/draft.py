@@ -243,22 +243,14 @@ def _actions(proposals: Sequence[Document]) -> list[str]:
         taken = row["state"] == "applied"
         changes = [f"{code(c['path'])}: {setting(c['old'])} → {setting(c['new'])}" for c in row["changes"]]
         rule = row.get("rule")
-        changes += [f"{code(rule['path'])} never below {rule['at_least']:g}/s"] if rule else []
+        changes += [f"{code(rule['path'])} {text(rule['words'])}"] if rule else []
         by = f" by {text(row['decided_by'])}" if row.get("decided_by") else ""
         lines.append(f"- [{'x' if taken else ' '}] Proposal {row['id']} ({row['state']}{by}): {text(row['why'])}.")
         lines += [f"  - {change}" for change in changes]
-        lines += [f"  - {_effect(row['effect'])}", f"  - `sidecar proposal show {row['id']}`"]
+        lines += [f"  - Effect: {text(row['effect']['words'])}.", f"  - `sidecar proposal show {row['id']}`"]
     if not proposals:
         lines.append("No proposal came of it.")
     return [*lines, "", "- [ ] Action, owner, date:"]
-
-
-def _effect(effect: Document) -> str:
-    sooner = effect.get("sooner_s")
-    words = [f"found {sooner:g} s earlier"] if sooner else []
-    words += [f"{many(effect[name], 'alarm')} {name}" for name in ("hidden", "added") if effect.get(name)]
-    over = f" over {duration(effect['over_s'])}" if effect.get("over_s") else ""
-    return f"Predicted: {', '.join([*words, many(effect.get('refused', 0), 'request') + ' refused'])}{over}."
 
 
 def _people(incident: Document) -> list[str]:

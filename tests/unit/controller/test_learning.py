@@ -124,6 +124,17 @@ async def test_a_rule_refuses_what_it_forbids_until_it_is_lifted(bench: Bench) -
     assert done["version"] == 2
 
 
+async def test_a_proposal_says_its_effect_and_its_rule_in_words(bench: Bench) -> None:
+    """
+    Whoever shows it, a command or a post-mortem, shows these words; they are not stored.
+    """
+    bench.propose(RULE | {"rule": {"path": "upstream.response_timeout", "at_least": 0.4, "unit": "s"}})
+    (row,) = bench.learning.proposals("open")
+    assert (row["effect"]["words"], row["rule"]["words"]) == ("measured over 1s", "never below 0.4s")
+    stored = next(write for write in bench.written if isinstance(write, PutProposal))
+    assert ("words" in stored.document["effect"], "words" in stored.document["rule"]) == (False, False)
+
+
 async def test_what_no_longer_fits_is_a_conflict(bench: Bench) -> None:
     """
     A route that is gone cannot be changed; the proposal stays open.

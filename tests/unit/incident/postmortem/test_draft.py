@@ -202,14 +202,16 @@ def test_actions_are_what_it_taught() -> None:
     told = {
         **incident, "affected": {**incident["affected"], "narrowest": narrowest}, "checklist": [ticked],
     }  # fmt: skip
-    applied = {**d.PROPOSAL, "id": 4, "state": "applied", "decided_by": "ops"}
+    rule = {"path": "routes.checkout.response_timeout", "at_least": 0.4, "unit": "s", "words": "never below 0.4s"}
+    applied = {**d.PROPOSAL, "id": 4, "state": "applied", "decided_by": "ops", "rule": rule}
 
     draft = postmortem(replace(kept, incident=told, proposals=[d.PROPOSAL, applied]))
 
     assert "- [ ] Proposal 3 (open): it would have been found earlier" in draft
     assert "- [x] Proposal 4 (applied by ops)" in draft
     assert "  - `routes.checkout.detect.sensitivity`: not set → `high`" in draft
-    assert "Predicted: found 7 s earlier, 0 requests refused over 24h." in draft
+    assert "  - Effect: found 7s earlier, no alarm hidden, none added (over 24h)." in draft
+    assert "  - `routes.checkout.response_timeout` never below 0.4s" in draft
     assert "- At detection 92 % of the change was one path: `/api/pay` (38 of 40 failed)." in draft
     assert "- [x] Look (lea, 2026-01-05T12:00:00Z)" in draft
     assert "No proposal came of it." in postmortem(kept)
