@@ -156,11 +156,21 @@ _SENTENCES: Final[Mapping[str, Callable[[Document, Document], str]]] = {
     "isolation.budget_reached": lambda _, b: (
         f"Budget reached: {percent(b['share'])} passes, so that no more than {percent(b['max_refused'])} of all is refused"
     ),
+    "isolation.budget_met": lambda _, b: f"Within the budget again: {percent(b['share'])} passes ({text(b['id'])})",
+    "isolation.sampled": lambda _, b: (
+        f"The sample follows the traffic: {percent(b['from'])} → {percent(b['share'])} of {b['rate_per_s']:.3g} requests a "
+        f"second passes ({text(b['id'])})"
+    ),
     "verdict.confirmed": lambda _, __: "**Confirmed**",
     "verdict.false_positive": lambda _, b: f"**Released as false\\_positive**{_reason(b)}",
     "verdict.benign": lambda _, b: f"**Released as benign**{_reason(b)}",
     "verdict.none": lambda _, b: f"Released without a verdict{_reason(b)}",
     "verdict.quoted": lambda _, b: f"What was said before: {text(b['quote'])}",
+    "detect.tuned": lambda _, b: (
+        f"The threshold of {code(b['control'])} is moved, to {b['offset']:+.3g} in all; it would have hidden "
+        f"{many(b['hidden'], 'past incident')}"
+    ),
+    "detect.tuning_withheld": lambda _, b: f"The threshold of {code(b['control'])} stays: {text(b['because'])}",
     "runbook.ticked": lambda _, b: f"Runbook, step {b['step']} is done: {text(b['text'])}",
     "runbook.unticked": lambda _, b: f"Runbook, step {b['step']} is open again: {text(b['text'])}",
     "breaker.opened": _breaker,
@@ -186,6 +196,7 @@ _SENTENCES: Final[Mapping[str, Callable[[Document, Document], str]]] = {
     "proposal.made": lambda _, b: f"Proposal {b['id']} is made: {text(b['why'])}",
     "proposal.applied": lambda _, b: f"Proposal {b['id']} is applied as config version {b['version']}",
     "proposal.dismissed": lambda _, b: f"Proposal {b['id']} is dismissed{_reason(b)}",
+    "proposal.reopened": lambda _, b: f"Proposal {b['id']} is open again{_reason(b)}",
     "drill.started": lambda e, b: (
         f"Drill {b['id']} begins: {text(b['kind'])} on {code(e['scope'])}, {percent(b['share'])} of the requests, for "
         f"{duration(b['for_s'])}"
