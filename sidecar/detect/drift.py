@@ -41,7 +41,6 @@ from sidecar.detect.alarm import State
 from sidecar.detect.cusum import FALSE_ALARMS
 from sidecar.detect.keep import Document, Names, keep, revive
 from sidecar.detect.policies import DetectPolicy
-from sidecar.detect.quantiles import quantile_s
 from sidecar.detect.slow import RECORD_BYTES, SlowDetector, SlowPolicy
 from sidecar.detect.window import Window
 from sidecar.facts import Detector, RouteSecond, Scope, Signal
@@ -133,25 +132,14 @@ class DriftDetector:
         sums[2] += second.judged
         sums[3] += second.failures
         for i, count in second.latency.items():
-            try:
-                self._counts.add(i, count)
-            except OverflowError:
-                self._count(i, count)
+            self._counts.add(i, count)
         if sums[0] >= MINUTE_S:
             self._end_minute(second.at)
-
-    def _count(self, bucket: int, count: int) -> None:
-        while True:
-            try:
-                return self._counts.add(bucket, count)
-            except OverflowError:  # all are halved, which moves no quantile
-                count //= 2
-                self._counts.halve()
 
     def _drop(self) -> None:
         if any(self._sums):
             self._sums = array("d", [0.0]) * 4
-            self._counts.clear()
+            self._counts.clear("H")
             self._waited = 0
 
     def _end_minute(self, at: float) -> None:
@@ -161,14 +149,11 @@ class DriftDetector:
         values: list[float | None] = [arrivals / seconds, None, None, None]
         self._waited += 1
         if judged >= LEAST_REQUESTS or (judged and self._waited >= LONGEST_WAIT):
-            values[1:] = failed / judged, self._quantile_s(0.5), self._quantile_s(0.95)
+            values[1:] = failed / judged, self._counts.quantile_s(0.5), self._counts.quantile_s(0.95)
             self._sums[2] = self._sums[3] = 0.0
-            self._counts.clear()
+            self._counts.clear("H")
             self._waited = 0
         self._judge(values, at)
-
-    def _quantile_s(self, q: float) -> float:
-        return quantile_s(self._counts.cells, q, self._counts.low)
 
     def _judge(self, values: list[float | None], at: float) -> None:
         raised: list[int] = []
@@ -261,6 +246,6 @@ class DriftDetector:
             if one is not None:
                 self._show(i, (one[0], one[3], one[4], row["streams"][i]["seen"]))
         self._sums = array("d", row["sums"])
-        self._counts.clear()
+        self._counts.clear("H")
         for i, count in row["counts"]:
-            self._count(i, int(count))
+            self._counts.add(i, int(count))

@@ -48,8 +48,9 @@ from sidecar.detect.cusum import LEAST_BAD, Mixture, threshold
 from sidecar.detect.errors import CLEAR_EFFECT, LEAST_HORIZON, MATERIAL_SCORE, REBASELINE_S, TESTS, cap
 from sidecar.detect.keep import Document, Names, keep, revive
 from sidecar.detect.policies import DetectPolicy
-from sidecar.detect.quantiles import QUANTILES, Fading, Jitter, LatencyBaseline, quantile_s
+from sidecar.detect.quantiles import QUANTILES, Fading, Jitter, LatencyBaseline
 from sidecar.detect.series import RECENT_S, Recent
+from sidecar.detect.window import quantile_s
 from sidecar.facts import Detector, RouteSecond, Scope, Signal
 from sidecar.measure.histogram import LOWER_S, UPPER_S
 

@@ -24,7 +24,7 @@ What can go wrong
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import exp, sqrt
 from typing import Any, ClassVar, Final
 
@@ -41,7 +41,7 @@ from sidecar.detect.baseline import (
 )
 from sidecar.detect.keep import Document, Names, keep, revive
 from sidecar.detect.window import Window
-from sidecar.measure.histogram import LAST, LOWER_S, SIZE, UPPER_S, index
+from sidecar.measure.histogram import LAST, SIZE, index
 
 QUANTILES: Final = (0.5, 0.95, 0.99)
 LEVEL_DRIFT_PER_H: Final = 0.05
@@ -51,20 +51,6 @@ MINUTE_S: Final = 60.0
 GROWN_REQUESTS: Final = 10_000.0
 SAMPLE_S: Final = 10.0
 JITTER_HALF_LIFE_S: Final = 6 * 3600.0
-
-
-def quantile_s(counts: Sequence[float], q: float, low: int = 0) -> float:
-    """Return the *q*-quantile in seconds of counts from bucket *low* on, interpolated within its bucket; 0 when empty."""
-    total = sum(counts)
-    if total <= 0:
-        return 0.0
-    rank = q * total
-    for i, count in enumerate(counts, low):
-        if rank <= count and count > 0:
-            top = UPPER_S[i] if i < LAST else 2 * LOWER_S[i]
-            return LOWER_S[i] + (top - LOWER_S[i]) * rank / count
-        rank -= count
-    return LOWER_S[LAST]
 
 
 class LatencyBaseline:
@@ -190,9 +176,9 @@ class LatencyBaseline:
     def _settle(self, seconds: float) -> None:
         """Let levels and shares follow the histogram, as far as *seconds* allow once it is grown."""
         grown = not self.young
-        self.p95_s = self._quantile_s(0.95)
+        self.p95_s = self.counts.quantile_s(0.95)
         for j, q in enumerate(QUANTILES):
-            level = self._quantile_s(q)
+            level = self.counts.quantile_s(q)
             if grown and self.levels_s[j]:
                 step = 1 + LEVEL_DRIFT_PER_H * seconds / 3600
                 level = min(max(level, self.levels_s[j] / step), self.levels_s[j] * step)
@@ -203,9 +189,6 @@ class LatencyBaseline:
                 limit = DRIFT_PER_H * seconds / 3600
                 target = held + min(max(target - held, -limit), limit)
             self.levels_s[j], self.bounds[j], self.held[j] = level, bound, target
-
-    def _quantile_s(self, q: float) -> float:
-        return quantile_s(self.counts.cells, q, self.counts.low)
 
     def _above(self, bound: int) -> float:
         return logit((self.counts.above(bound) + 0.5) / (self.total + 1))

@@ -5,6 +5,9 @@ The answers of one route lie within a few octaves: 35 of the 146 buckets of `mea
 lognormal latency with σ = 0.5 ever fills. A `Window` keeps the buckets from the lowest to the highest used one, and is
 widened by what falls outside. It never narrows by itself: a route whose answers take from a microsecond to a minute pays
 for all buckets. The numbers are the same ones, in the same order, as those of a dense histogram.
+
+A window of 16 bits a bucket ("H") is for whole counts that are cleared before long: the count that does not fit makes it one
+of single precision, exact to 16 million, until it is cleared.
 """
 
 from __future__ import annotations
@@ -12,7 +15,21 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 
-from sidecar.measure.histogram import SIZE
+from sidecar.measure.histogram import LAST, LOWER_S, SIZE, UPPER_S
+
+
+def quantile_s(counts: Sequence[float], q: float, low: int = 0) -> float:
+    """Return the *q*-quantile in seconds of counts from bucket *low* on, interpolated within its bucket; 0 when empty."""
+    total = sum(counts)
+    if total <= 0:
+        return 0.0
+    rank = q * total
+    for i, count in enumerate(counts, low):
+        if rank <= count and count > 0:
+            top = UPPER_S[i] if i < LAST else 2 * LOWER_S[i]
+            return LOWER_S[i] + (top - LOWER_S[i]) * rank / count
+        rank -= count
+    return LOWER_S[LAST]
 
 
 class Window:
@@ -43,7 +60,11 @@ class Window:
         if not 0 <= cell < len(self.cells):
             self._widen(bucket)
             cell = bucket - self.low
-        self.cells[cell] += count
+        try:
+            self.cells[cell] += count
+        except OverflowError:
+            self.cells = array("f", self.cells)
+            self.cells[cell] += count
 
     def add_all(self, counts: Mapping[int, int], weight: float) -> None:
         """Add *weight* for each one of *counts*: `add` without a call a bucket, as this is done every second."""
@@ -71,14 +92,13 @@ class Window:
         for j, held in enumerate(cells):
             cells[j] = held * fade + counts[low + j]
 
-    def halve(self) -> None:
-        """Halve all counts, which moves no quantile."""
-        for j, held in enumerate(self.cells):
-            self.cells[j] = held // 2
+    def clear(self, typecode: str = "f") -> None:
+        """Set all counts to zero, of *typecode* from now on; what was used will be used again."""
+        self.cells = zeros(typecode, len(self.cells))
 
-    def clear(self) -> None:
-        """Set all counts to zero; what was used will be used again."""
-        self.cells = zeros(self.cells.typecode, len(self.cells))
+    def quantile_s(self, q: float) -> float:
+        """Return the *q*-quantile in seconds; 0 when empty."""
+        return quantile_s(self.cells, q, self.low)
 
     def above(self, bucket: int) -> float:
         """Return the sum above *bucket*."""

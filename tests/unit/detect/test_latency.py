@@ -10,7 +10,8 @@ import pytest
 from sidecar.detect.alarm import State
 from sidecar.detect.latency import LatencyDetector, Waiters
 from sidecar.detect.policies import DetectPolicy
-from sidecar.detect.quantiles import LatencyBaseline, quantile_s
+from sidecar.detect.quantiles import LatencyBaseline
+from sidecar.detect.window import quantile_s
 from sidecar.facts import RouteSecond, Scope, Signal
 from sidecar.measure.histogram import index, of_values
 from tests.support.traffic import Traffic

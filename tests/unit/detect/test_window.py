@@ -44,7 +44,19 @@ def test_a_window_comes_back_from_its_dense_counts() -> None:
     window.add(9, 1)
     again = Window("H", window.dense())
     assert (again.low, again.cells) == (5, window.cells)
-    again.halve()
-    assert list(again.cells) == [1, 0, 0, 0, 0]
-    again.clear()
+    again.clear("H")
     assert (again.low, sum(again.cells), len(again.cells)) == (5, 0, 5)
+
+
+def test_a_count_beyond_16_bits_widens_all_until_it_is_cleared() -> None:
+    """No bucket is rounded, none is weighed differently, and the memory of a busy minute goes with it."""
+    window = Window("H")
+    window.add(60, 65_000)
+    window.add(90, 5_400)
+    before = window.cells.itemsize
+    for _ in range(3):
+        window.add(60, 65_000)
+    window.add(91, 1)
+    assert [(i, count) for i, count in enumerate(window.dense()) if count] == [(60, 260_000), (90, 5_400), (91, 1)]
+    window.clear("H")
+    assert (window.cells.itemsize, len(window.cells)) == (before, 32)
