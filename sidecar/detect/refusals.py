@@ -136,8 +136,9 @@ class RefusalsDetector:
             return
         if self.watching:
             self._test(self._mixture, total, bad, at)
-        elif not self._mixture.top:
+        else:  # no claim stands: what it has collected is nobody's any more
             self._mixture = None
+            self.alarm.close()
 
     def _end_step(self, at: float) -> None:
         self._steps.add(self._step[1], self._step[2], at)

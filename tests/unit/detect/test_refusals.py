@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from sidecar.detect.alarm import State
 from sidecar.detect.bank import Bank
 from sidecar.detect.policies import DetectPolicy
+from sidecar.detect.refusals import RefusalsDetector
 from sidecar.facts import Detector, RouteSecond, Scope, Signal
 
 
@@ -120,3 +122,19 @@ def test_a_verdict_ends_the_claim() -> None:
     play.bank.accept("checkout", Detector.REFUSALS)
 
     assert play.run(60, refused=9).claims == []
+
+
+def test_what_a_watch_collected_without_a_claim_ends_with_it() -> None:
+    """
+    A few refusals just before the ten minutes end are no score that stands until the next version.
+    """
+    watch = RefusalsDetector(DetectPolicy(), 0.0)
+    for second in range(1, 71):
+        watch.observe(100, 0, float(second), 1.0)
+    watch.version_applied(70.5, 2)
+    for second in range(71, 671):
+        watch.observe(100, second > 660, float(second), 1.0)
+    assert watch.score > 0
+    watch.observe(100, 0, 671.0, 1.0)
+
+    assert (watch.score, watch.alarm.state, watch.snapshot()["mixture"]) == (0.0, State.NORMAL, None)
