@@ -144,9 +144,7 @@ class Custom:
             shown = min(int(self._greatest / _STEP), 255)
             if shown:
                 visits[was % CYCLE] = shown
-            if quarter - was >= CYCLE:
-                visits.clear()
-            for passed in range(was + 1, quarter) if visits else ():
+            for passed in range(was + 1, min(quarter, was + 1 + CYCLE)) if visits else ():
                 visits.pop(passed % CYCLE, None)
             if len(visits) > KEPT_VISITS:
                 del visits[min(visits, key=lambda place: (visits[place], (place - quarter) % CYCLE))]

@@ -14,9 +14,11 @@ Theory
 
     The past is a histogram of log₂ v in eighths of an octave that forgets at 1/4,000 a value. Only 4 octaves around u
     are kept; they move with it. What lies below them counts as their lowest bin, what lies above as their highest.
-    A bin is a byte: a value weighs 3 units at first, later ones more, and at 6 all are halved; what a half leaves over is
-    carried to the next bin, so nothing is lost. A full bin (42 values or more) lies below u in any case, where the highest
-    40 of 4,000 values end; more is not asked of it.
+    A bin is a byte: a value weighs 3 units at first, later ones more, and at 6 all are halved. What a half leaves over is
+    carried upwards, across bins that are even or empty, to the next one that has a unit over too: two single units become
+    one, in the place of the higher. So a half loses one unit of a stream at most, a sixth of a value, and a thin tail becomes
+    longer rather than thinner: what is rare is not called rarer. A full bin (42 values or more) lies below u in any case,
+    where the highest 40 of 4,000 values end; more is not asked of it.
 
 Tables
     LEVEL_RATIO 1 %       MEMORY 4,000 values      WARMUP 144 values, before which nothing is rare

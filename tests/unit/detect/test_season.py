@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sidecar.detect.season import DAY_S, KEPT_VISITS, LEAST_VALUES, Custom, Profile
+from sidecar.detect.season import CYCLE, DAY_S, KEPT_VISITS, LEAST_VALUES, QUARTER_S, VISITS, Custom, Profile
 
 HOUR_S = 3600.0
 
@@ -140,3 +140,42 @@ def test_a_packed_profile_and_custom_are_the_same() -> None:
 
     assert other_profile.snapshot() == profile.snapshot()
     assert other_custom.snapshot() == custom.snapshot()
+
+
+def test_a_quarter_without_a_value_was_a_visit_that_showed_nothing() -> None:
+    """
+    What was rare on three days is no custom when nothing was seen at its time on the following three.
+    """
+    custom = Custom()
+    for day in range(8):
+        for hour in range(24):
+            if hour != 2 or day < 3:
+                custom.observe(day * DAY_S + hour * HOUR_S, 3.0 if hour == 2 else 0.0)
+
+    assert custom.observe(8 * DAY_S + 2 * HOUR_S, 3.0)
+
+
+def test_a_place_that_was_passed_over_forgets_what_it_held() -> None:
+    """
+    Quarters that come round again without a value hold what five days ago was there no longer.
+    """
+    custom = Custom()
+    for at_s in (0.0, QUARTER_S, 2 * QUARTER_S, 3 * QUARTER_S):
+        custom.observe(at_s, 3.0)
+    custom.observe(VISITS * DAY_S - HOUR_S, 0.0)
+    custom.observe(VISITS * DAY_S + 2 * QUARTER_S, 0.0)
+
+    assert [place for place, _ in custom.snapshot()["visits"]] == [2, 3]
+
+
+@pytest.mark.parametrize(("pause", "left"), [(CYCLE, [288]), (CYCLE + 1, []), (10**12, [])])
+def test_after_more_than_five_days_without_a_value_nothing_is_known(pause: int, left: list[int]) -> None:
+    """
+    A pause of any length costs one memory's worth of forgetting; what was seen last is five days old, then gone.
+    """
+    custom = Custom()
+    for day in range(4):
+        custom.observe(day * DAY_S, 3.0)
+    custom.observe(3 * DAY_S + pause * QUARTER_S, 3.0)
+
+    assert [place for place, _ in custom.snapshot()["visits"]] == left

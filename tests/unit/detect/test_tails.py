@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from sidecar.detect.tails import WARMUP, Tails
+from sidecar.detect.tails import BINS, WARMUP, Tails
 
 
 def fed(values: list[float]) -> Tails:
@@ -125,16 +125,33 @@ def test_a_document_with_wider_bins_goes_on() -> None:
     assert second.snapshot() == {**document, "total": pytest.approx(document["total"])}
 
 
-def test_halving_loses_no_value() -> None:
+@pytest.mark.parametrize(
+    ("held", "left"),
+    [
+        (dict.fromkeys(range(BINS), 1), dict.fromkeys(range(1, BINS, 2), 1)),
+        ({5: 1, 20: 1}, {20: 1}),
+        ({5: 1, 7: 4, 20: 2, 25: 3}, {7: 2, 20: 1, 25: 2}),
+        ({5: 4, 20: 1}, {5: 2}),
+    ],
+    ids=["every bin", "two units", "across others", "the highest"],
+)
+def test_halving_carries_single_units_upwards(held: dict[int, int], left: dict[int, int]) -> None:
     """
-    When a value has become twice as heavy all bins are halved, and single units are carried together, not dropped.
+    Two units that halves leave over become one in the place of the higher, and of a stream at most one unit is lost.
     """
-    tails = Tails(1)
-    tails.restore({**fed([1.0] * 200).snapshot(), "bins": b64encode(bytes([1] * 32)).decode(), "weight": 5.9999})
+    bins = bytes(held.get(i, 0) for i in range(BINS))
+    tails = Tails(2)
+    calm = fed([1.0] * 203).snapshot()
+    # After 203 values no level is due; the next one, 0, goes into the lowest bin with 6 units.
+    doubled = {name: calm[name] * 2 for name in ("anchors", "tops", "levels", "slopes")}
+    tails.restore({**calm, **doubled, "bins": b64encode(bins + bins).decode(), "weight": 5.9999})
 
-    tails.observe([1.0])
+    tails.observe([0.0, 0.0])
 
-    assert sum(b64decode(tails.snapshot()["bins"])) == (32 + 6) // 2
+    now = b64decode(tails.snapshot()["bins"])
+    for stream in (now[:BINS], now[BINS:]):
+        assert {i: units for i, units in enumerate(stream) if i and units} == left
+        assert stream[0] == (6 + bins[0]) // 2
 
 
 def test_a_packed_memory_is_the_same() -> None:
