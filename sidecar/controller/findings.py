@@ -12,9 +12,9 @@ from sidecar.detect import fuse
 from sidecar.detect.attribute import Attribution
 from sidecar.facts import ScopeKind
 from sidecar.incident.lifecycle import Affected, Narrowest
+from sidecar.measure.parts import EXPLAINS
 
 TOP: Final = 5
-EXPLAINS: Final = 0.8  # one method with this share of the change stands in the title
 
 
 @dataclass(frozen=True, slots=True)

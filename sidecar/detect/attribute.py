@@ -22,9 +22,7 @@ Tables: candidates in this order; the first that holds is the scope
     A path, method, endpoint or client that explains the change of its scope, the likeliest one, is its `narrowest` part:
     told to people, but a scope only as above.
 
-    The others are enough requests to tell by when they are 10, or when so few of them would have failed in less than one
-    case of 100 (binomial) if they failed as often as the part does: where 95 % of one client's requests fail, two good ones
-    of others say it; where half do, seven.
+    How many others are enough to tell by: `measure/parts.py`.
 
 What can go wrong
     With a single client (a load test, one gateway in front) nothing is left to compare with: the answer is the route,
@@ -39,16 +37,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import comb, log
+from math import log
 from typing import Final
 
 from sidecar.detect.census import DIMENSIONS, Census, Counts, Table
 from sidecar.facts import OVERFLOW, Detector, Scope, ScopeKind, Signal
+from sidecar.measure.parts import EXPLAINS, rest_is_well
 
-EXPLAINS: Final = 0.8
-REST_REQUESTS: Final = 10
-REST_FACTOR: Final = 0.25
-BY_CHANCE: Final = 0.01
 ROUTE_REQUESTS: Final = 5
 LEAST_ROUTES: Final = 2
 BAD_RATIO: Final = 0.05  # a route counts as bad from here on, or at ten times what it was
@@ -185,11 +180,8 @@ class Scene:
         table, (judged, failed) = self.now.table(scope, dimension, slow=slow), self.now.of(scope)
         bad = sum(k for _, k in table.values()) if slow else failed
         rest = max(judged, sum(n for n, _ in table.values())) - first.requests
-        if first.share_ratio < EXPLAINS or not rest:
-            return None
-        ratio, others = first.failures / max(first.requests, 1), max(bad - first.failures, 0)
-        told = rest >= REST_REQUESTS or _at_most(others, rest, ratio) <= BY_CHANCE
-        return first if told and others <= REST_FACTOR * ratio * rest else None
+        own, others = (first.requests, first.failures), (rest, max(bad - first.failures, 0))
+        return first if first.share_ratio >= EXPLAINS and rest_is_well(own, others) else None
 
     def client(self, scope: Scope, normal: float, *, slow: bool = False) -> Share | None:
         """Return the client that the change of a route is due to, unless another part explains it better."""
@@ -301,11 +293,6 @@ def _counted(census: Census, scope: Scope) -> Counts:
     if scope.kind is ScopeKind.ENDPOINT:
         return census.table(Scope.service(), "endpoint").get(scope.name, (0, 0))
     return census.of(scope)
-
-
-def _at_most(k: int, n: int, ratio: float) -> float:
-    """Return the probability of at most *k* of *n* where each has *ratio*."""
-    return sum(comb(n, i) * ratio**i * (1.0 - ratio) ** (n - i) for i in range(k + 1))
 
 
 def _likelihood(part: Share, whole: Counts) -> float:

@@ -28,12 +28,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sidecar.detect import inflight
-from sidecar.detect.attribute import EXPLAINS, LEAST_ROUTES, ROUTE_REQUESTS, Attribution, Scene, attribute
+from sidecar.detect.attribute import LEAST_ROUTES, ROUTE_REQUESTS, Attribution, Scene, attribute
 from sidecar.detect.census import Census
 from sidecar.detect.errors import MATERIAL_SCORE, SEVERE_RATIO, SEVERE_REQUESTS, material_ratio
 from sidecar.detect.policies import DetectPolicy
 from sidecar.detect.series import RECENT_S, Series
 from sidecar.facts import Detector, Scope, ScopeKind, Signal
+from sidecar.measure.parts import EXPLAINS
 
 CONNECTION_FAILURES: Final = "connection_failures"
 IN_FLIGHT: Final = "in_flight"

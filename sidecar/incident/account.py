@@ -10,19 +10,21 @@ Tables
     course    arrived, failed, refused in each step of time, from `LEAD_S` before the onset on; a step in which the
               incident did not run is empty. At most `STEPS` steps: when they are full, two become one
     scopes    a row for each route that the incident touches, or for the client on it: together they are the whole
-    parts     dimension → name → (requests, failures), the `TOP` names that failed most
+    parts     dimension → name → (requests, failures), `NAMES` of those that failed most
     others    judged requests, and failed ones, of everything else
 
 What can go wrong
-    A service of many routes, or a flood of names: rows beyond `MAX_SCOPES` are one row, `other routes`; of the names the one
-    that failed least makes room.
+    A service of many routes, or a flood of names: rows beyond `MAX_SCOPES` are one row, `other routes`. Of the names the
+    lightest makes room for one that fails, and the new one inherits its weight (Space-Saving, as in `measure/heavy.py`, by
+    failures), so who begins to fail late stays too; what it counts begins at its entry. All judged requests are counted
+    beside, so that the rest of a part is exact whatever the table holds.
     The incident widens: rows of the narrow scope stay as they are, new ones begin beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 from sidecar.facts import RouteSecond, Scope, ScopeKind
@@ -33,7 +35,6 @@ LEAD_S: Final = 30.0
 MAX_SCOPES: Final = 20
 OTHER: Final = "other routes"
 NAMES: Final = 20  # of a dimension, while it runs
-TOP: Final = 5
 CURVES: Final = ("arrived", "failed", "refused")
 DIMENSIONS: Final = ("client", "path", "method", "status", "endpoint")
 Counts = tuple[int, int]
@@ -83,6 +84,15 @@ class Held:
     spared: float = 0.0
 
 
+@dataclass(slots=True)
+class _Part:
+    """Judged requests and failures of one name since it entered, and the weight by which it stays."""
+
+    requests: int = 0
+    failures: int = 0
+    weight: int = 0
+
+
 class Account:
     """
     The account of one incident.
@@ -96,7 +106,8 @@ class Account:
         self._step_s = 1.0
         self._course: dict[str, list[int | None]] = {name: [] for name in CURVES}
         self._costs: dict[str, Cost] = {}
-        self._parts: dict[str, dict[str, Counts]] = {name: {} for name in DIMENSIONS}
+        self._parts: dict[str, dict[str, _Part]] = {name: {} for name in DIMENSIONS}
+        self._judged: Counts = (0, 0)
         self._others: Counts = (0, 0)
 
     def __repr__(self) -> str:
@@ -121,8 +132,9 @@ class Account:
         self._draw(unix, *_sums(rows, scope, held))
         for row in rows:
             self._charge(row, scope, held.get(row.route, Held()))
+            self._judged = self._judged[0] + row.judged, self._judged[1] + row.failures
             for name, table in _tables(row).items():
-                self._add(self._parts[name], table)
+                _add(self._parts[name], table)
 
     def bystanders(self, touched: Sequence[RouteSecond], scope: Scope, rest: Iterable[RouteSecond]) -> None:
         """Count one second of everything that the incident is not about."""
@@ -158,18 +170,10 @@ class Account:
             name = OTHER
         return self._costs.setdefault(name, Cost())
 
-    def _add(self, table: dict[str, Counts], seen: Mapping[str, Counts]) -> None:
-        for name, (requests, failures) in seen.items():
-            old = table.get(name, (0, 0))
-            table[name] = (old[0] + requests, old[1] + failures)
-        while len(table) > NAMES:
-            del table[min(table, key=lambda name: (table[name][1], table[name][0], name))]
-
     def _draw(self, unix: float, *counts: int) -> None:
-        place = max(int((unix - self._begin_unix) / self._step_s + 0.5), 0)
-        while place >= STEPS:
+        second = max(round(unix - self._begin_unix), 0)
+        while (place := int(second // self._step_s)) >= STEPS:
             self._halve()
-            place = int((unix - self._begin_unix) / self._step_s + 0.5)
         for name, count in zip(CURVES, counts, strict=True):
             curve = self._course[name]
             curve += [None] * (place + 1 - len(curve))
@@ -199,8 +203,9 @@ class Account:
             "begin_unix": self._begin_unix,
             "step_s": self._step_s,
             "course": {name: list(curve) for name, curve in self._course.items()},
-            "costs": {name: _kept(cost) for name, cost in self._costs.items()},
+            "costs": {name: asdict(cost) for name, cost in self._costs.items()},
             "parts": {name: _ranked(table) for name, table in self._parts.items()},
+            "judged": list(self._judged),
             "others": list(self._others),
         }
 
@@ -214,9 +219,13 @@ class Account:
             name: Cost(**{**row, "refused": dict(row["refused"])}) for name, row in document["costs"].items()
         }
         made._parts = {
-            name: {key: (requests, failures) for key, requests, failures in document["parts"].get(name, ())}
+            name: {
+                key: _Part(requests, failures, failures) for key, requests, failures in document["parts"].get(name, ())
+            }
             for name in DIMENSIONS
         }
+        judged = document.get("judged", (0, 0))  # an older release kept none
+        made._judged = (judged[0], judged[1])
         made._others = (document["others"][0], document["others"][1])
         return made
 
@@ -254,12 +263,22 @@ def _sum(pair: Sequence[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def _kept(cost: Cost) -> dict[str, Any]:
-    return {
-        "failed": cost.failed, "held": cost.held, "judged": cost.judged, "spared": cost.spared, "seconds": cost.seconds,
-        "drilled": cost.drilled, "refused": dict(cost.refused),
-    }  # fmt: skip
+def _add(table: dict[str, _Part], seen: Mapping[str, Counts]) -> None:
+    for name, (requests, failures) in sorted(seen.items()):
+        part = table.get(name)
+        if part is None:
+            if len(table) < NAMES:
+                part = table[name] = _Part()
+            elif failures:
+                lightest = min(table, key=lambda name: (table[name].weight, table[name].requests, name))
+                part = table[name] = _Part(weight=table.pop(lightest).weight)
+            else:
+                continue
+        part.requests += requests
+        part.failures += failures
+        part.weight += failures
 
 
-def _ranked(table: Mapping[str, Counts]) -> list[list[Any]]:
-    return [[name, requests, failures] for name, requests, failures in tally.ranked(table, NAMES)]
+def _ranked(table: Mapping[str, _Part]) -> list[list[Any]]:
+    rows = {name: (part.requests, part.failures) for name, part in table.items()}
+    return [[name, requests, failures] for name, requests, failures in tally.ranked(rows, NAMES)]

@@ -21,7 +21,7 @@ _MET: Final = 0.5
 def hypotheses(incident: Document, account: Document | None, evidence: Document | None) -> list[str]:
     """Return the section: the suspect, the parts of the traffic by attribution, and what was measured."""
     parts = account["parts"] if account is not None else _at_detection(incident)
-    found = ranked(parts)
+    found = ranked(parts, tuple(account.get("judged", (0, 0))) if account is not None else (0, 0))
     lines = ["## Hypotheses, ranked by attribution", ""]
     suspect = incident["suspect"]
     if suspect is not None:

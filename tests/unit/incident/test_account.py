@@ -6,6 +6,7 @@ import json
 
 from sidecar.facts import ClientSecond, RouteSecond, Scope
 from sidecar.incident.account import NAMES, OTHER, STEPS, Account, Held
+from sidecar.incident.postmortem.hypotheses import ranked
 
 ROUTE = Scope.route("checkout")
 CLIENT = Scope.client("checkout", "c1")
@@ -88,3 +89,42 @@ def test_it_survives_a_restart_as_it_is() -> None:
     for each in (account, read):
         each.take([second(2.0)], ROUTE, {}, 102.25)
     assert read.document() == account.document()
+
+
+def test_a_steady_course_stays_steady_when_its_steps_grow() -> None:
+    """
+    Ten a second for ten minutes: whatever the steps became, each whole one holds as many.
+    """
+    account = Account(0.0)
+    for at in range(600):
+        account.take([second(at)], ROUTE, {}, at + 0.3)
+        document = account.document()
+        assert set(document["course"]["arrived"][:-1]) <= {10 * document["step_s"]}
+
+
+def test_who_begins_to_fail_late_is_counted_too() -> None:
+    """
+    The table is full of names that failed before; one that fails from now on, and steadily, takes a place and keeps it.
+    """
+    account = Account(0.0)
+    for n in range(NAMES):
+        account.take([second(1.0, 6, successes=0, paths={f"/p{n}": (6, 6)})], ROUTE, {}, 1.0)
+    for at in range(2, 600):
+        paths = {"/pay": (5, 5), f"/once{at}": (1, 1)}
+        account.take([second(at, 6, successes=4, paths=paths)], ROUTE, {}, float(at))
+    name, requests, failures = account.document()["parts"]["path"][0]
+    assert (name, requests, failures) == ("/pay", 5 * 598, 5 * 598)
+
+
+def test_the_rest_of_a_part_is_all_that_was_judged() -> None:
+    """
+    One client fails, thousands of others come once and are well: the table forgets them, the totals do not.
+    """
+    account = Account(0.0)
+    for at in range(60):
+        clients = {"bad": ClientSecond(10, 10)} | {f"c{at}-{n}": ClientSecond(1, n == 0) for n in range(20)}
+        account.take([second(at, 11, successes=19, clients=clients)], ROUTE, {}, float(at))
+    document = account.document()
+    assert document["judged"] == [60 * 30, 60 * 11]
+    first = ranked(document["parts"], tuple(document["judged"]))[0]
+    assert (first.name, first.explains, first.rest) == ("bad", True, (60 * 20, 60))
