@@ -193,7 +193,7 @@ def _with_workers(count: int, text: str) -> str:
 def rest(bench: Bench) -> Figures:
     """Leave the sidecar alone for ten seconds."""
     running = bench.start("sidecar")
-    time.sleep(10)
+    time.sleep(10)  # the time that is measured
     return {"pss_mb": cost(running.process.pid).pss_bytes / 1e6, "processes": len(tree(running.process.pid))}
 
 

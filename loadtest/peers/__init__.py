@@ -130,7 +130,7 @@ class Running:
                         return
             except OSError:
                 pass
-            time.sleep(0.1)
+            time.sleep(0.1)  # between two looks at another process
         self.process.kill()
         raise SystemExit(f"{self.name} did not start:\n{self._log.read_text(errors='replace')[-2000:]}")
 

@@ -114,7 +114,7 @@ class Session:
             with console.screen(hide_cursor=True) as screen:
                 while True:
                     screen.update(Group(*_attempt(fetch, view)))
-                    time.sleep(WATCH_S)
+                    time.sleep(WATCH_S)  # as above
 
     def print(self, answer: Answer, view: View) -> None:
         """Print one answer."""

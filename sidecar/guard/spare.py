@@ -10,13 +10,13 @@ Theory
     `proxy/storm.py` knows who asks again within its back-off, and when that is a storm.
 
 Tables
-    guard                       a re-arrival passes while there are more than       first tries
-    -------------------------   -------------------------------------------------   -----------
-    client's bucket             none kept: it is the client's own                   all
-    route's, service's bucket   50 % of the burst and its tokens                    all
-    concurrency                 20 % of the permits of its priority                 all
-    isolation, throttle         50 % of the burst, or one credit more               all
-    breaker                     none kept: any request tells whether the API lives  all
+    guard                       a re-arrival passes while there is more than (first tries may have all)
+    -------------------------   -----------------------------------------------------------------------
+    client's bucket             none kept: it is the client's own
+    route's, service's bucket   50 % of the burst, and its tokens
+    concurrency                 20 % of the permits of its priority
+    isolation, throttle         50 % of the burst, or one credit more
+    breaker                     none kept: any request tells whether the API lives
 
     `service.rearrivals`        what happens
     off                         they are as any other
