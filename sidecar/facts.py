@@ -277,6 +277,7 @@ class Signal:
         severe: Enough to act on without a second signal.
         fading: Its cause is gone as far as is known; it stands only until it has been quiet for long enough.
         excess: Requests beyond normal since the onset: failed, slow, come, not come or refused; 0 where none are counted.
+        ongoing: Some that were counted still wait: harm goes on, though *excess* does not grow.
     """
 
     detector: Detector
@@ -292,6 +293,7 @@ class Signal:
     severe: bool = False
     fading: bool = False
     excess: float = 0.0
+    ongoing: bool = False
 
 
 class BreakerState(StrEnum):

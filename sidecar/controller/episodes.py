@@ -4,8 +4,8 @@ Alarms that have not paused, and which of them a person's verdict keeps from bei
 Theory
     An episode is one (detector, scope) from its first second in a finding to its last. Its size is the largest that its signal
     claimed: a detector measures from its own onset, which may move while an alarm fades. A finding is silent while every
-    signal of it is: by a mark of the last day (`sticky.py`), or because it is no larger than what was called false
-    (`size.py`). The first silent second of an episode is an event, so that nothing is kept from anybody in secret.
+    signal of it is: because it is no larger than what was called false (`size.py`), or by a mark (`sticky.py`) while the
+    alarm that was judged sounds, and where no requests are counted. The first silent second of an episode is an event, so that nothing is kept from anybody in secret.
 
 What can go wrong
     A verdict comes while the alarm sounds: when that ends, its mark and its size are what it came to by then.
@@ -29,15 +29,17 @@ GROWTH: Final = 0.5  # requests: less is the baseline's rounding
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One alarm that has not paused: when it began, the largest size that it came to, and when that last grew."""
+    """One alarm that has not paused: when it began, the largest size that it came to, and when it last did harm."""
 
     began_at: float
     excess: float
-    grown_at: float
+    harmed_at: float
 
-    def heard(self, excess: float, at: float) -> Episode:
-        """Return this after one more second."""
-        return Episode(self.began_at, excess, at) if excess > self.excess + GROWTH else self
+    def heard(self, signal: Signal, at: float) -> Episode:
+        """Return this after one more second, of which *signal* was said."""
+        if signal.excess > self.excess + GROWTH:
+            return Episode(self.began_at, signal.excess, at)
+        return replace(self, harmed_at=at) if signal.ongoing else self
 
 
 class Episodes:
@@ -59,9 +61,9 @@ class Episodes:
     def follow(self, cases: Iterable[Case], now: Moment) -> None:
         """Take what sounds in this second."""
         sounding: dict[Key, Episode] = {}
-        for key, excess in (((s.detector, case.scope), s.excess) for case in cases for s in case.signals):
+        for key, signal in (((s.detector, case.scope), s) for case in cases for s in case.signals):
             known = sounding.get(key) or self._sounding.get(key)
-            sounding[key] = known.heard(excess, now.at) if known else Episode(now.at, excess, now.at)
+            sounding[key] = known.heard(signal, now.at) if known else Episode(now.at, signal.excess, now.at)
         ended = {key: episode for key, episode in self._sounding.items() if key not in sounding}
         self._sounding = sounding
         self._told &= sounding.keys()
@@ -132,7 +134,7 @@ class Episodes:
         return self._small(signal, scope)
 
     def _small(self, signal: Signal, scope: Scope) -> Size | None:
-        harmed_s = self._sounding[signal.detector, scope].grown_at - signal.since_at
+        harmed_s = self._sounding[signal.detector, scope].harmed_at - signal.since_at
         return self._book.sizes.silences(signal, scope, harmed_s)
 
     def _grown(self, signal: Signal, scope: Scope) -> Signal:

@@ -253,12 +253,19 @@ class Tutor:
                     self._demote(key, command.author, now)
                 case Missed():
                     self.tuning = self.tuning.moved(*key, STEPS["missed"])
-                    about = [row for row in self.sizes.rows if (_whose(row.scope), row.detector) == key]
-                    self._book.put_sizes(self.sizes.forgotten(about))
+                    self._forget(key)
                     body = {"control": name_of(key), "reason": command.reason}
                     self._book.event("verdict.missed", now, author=command.author, scope=_scope(key), body=body)
         self._store()
         return Done({"items": [{**self.document(key), "shadow": shadows.get(key)} for key in keys]})
+
+    def _forget(self, key: Key) -> None:
+        """Let nothing be silent any more because it, or what is as large, was called false."""
+        about = [row for row in self.sizes.rows if (_whose(row.scope), row.detector) == key]
+        self._book.put_sizes(self.sizes.forgotten(about))
+        marks = self._book.marks
+        false = [m for m in marks if m.verdict == "false_positive" and (_whose(m.scope), m.detector) == key]
+        self._book.put_marks([mark for mark in marks if mark not in false])
 
     def _keys(self, control: str, routes: Collection[str]) -> list[Key] | Rejected:
         name, _, route = control.partition(":")

@@ -2,8 +2,8 @@
 What was called false stays quiet until it outgrows what it was; what was confirmed is never that small.
 
 Theory
-    A mark (`sticky.py`) is forgotten after a day, and a threshold moves by six nats at most: a trigger that in its first
-    seconds is as strong as an incident is beyond both. What tells the two apart is that it ends. So its *size* is
+    A mark (`sticky.py`) is of the episode that was judged, and a threshold moves by six nats at most: a trigger that in its
+    first seconds is as strong as an incident is beyond both. What tells the two apart is that it ends. So its *size* is
     remembered: the requests beyond normal since its onset that failed, were slow, arrived, stayed away or were refused
     (`Signal.excess`). It grows only while harm is done, and is the same unit for six seconds and for an hour. A
     signal is silent while it is no larger than the floor of its fingerprint (scope, detector),
@@ -18,11 +18,12 @@ Tables
     false_positive       what is as large is silent from now on; the threshold needs many such verdicts to learn that
     confirmed            what is as large is told again
     benign, changed      as if the incident had never been judged
-    missed (a control)   everything that was called false there is forgotten
+    missed (a control)   everything that was called false there is forgotten, its marks too
 
     never silent         why
     severe               half of the requests fail: nobody's verdict on an earlier one reaches that far
-    `LONGEST_S` of harm  whatever was called false by mistake delays a word by five minutes, not by its own size
+    `LONGEST_S` of harm  whatever was called false by mistake delays a word by five minutes, not by its own size. Harm lasts
+                         while the size grows, or while counted requests still wait
     not counted          trips, drift, an error budget: there is no size to compare
 
 What can go wrong
@@ -97,7 +98,7 @@ class Sizes:
         Args:
             signal: The claim.
             scope: Of the finding that it belongs to.
-            harmed_s: From its onset to the last second in which its size grew.
+            harmed_s: From its onset to the last second in which harm was done.
         """
         if not self.rows or signal.severe or harmed_s > LONGEST_S:
             return None

@@ -7,12 +7,14 @@ Theory
     the difference of logits for ratios, of logarithms for seconds and rates. The same fingerprint may isolate again only
     when the mark has run out, when its effect is `WORSE` times the judged one, or when it is severe in a new episode (an
     episode lasts as long as the alarm sounds without a pause). To be told costs less than to be acted upon: it is raised
-    again from `LOUDER` on, three times the odds, or three times the seconds or the rate, that were judged; and in a new
-    episode as soon as it outgrows what was called false (`size.py`).
+    again from `LOUDER` on, three times the odds, or three times the seconds or the rate, that were judged. A new episode
+    of what was called false is not the mark's to silence where requests are counted: its size decides (`size.py`), which
+    knows what was confirmed and how long harm has been done.
 
 Tables
     verdict          lasts    raises again        isolates again
-    false_positive   24 h     louder, or larger   when worse, or severe in a new episode
+    false_positive   24 h     when louder; in a   when worse, or severe in a new episode
+                              new episode by size
     benign           10 min   when louder         the same; the detectors learn the shift meanwhile
     none             5 min    in a new episode    the same
 
@@ -28,7 +30,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sidecar.decide.size import above
 from sidecar.facts import Detector, Moment, Scope, Signal
 from sidecar.incident.words import clock
 
@@ -103,10 +104,11 @@ def binds(mark: Mark, signal: Signal, now: Moment) -> bool:
 
 
 def silences(mark: Mark, signal: Signal, now: Moment) -> bool:
-    """Tell whether *mark* forbids even to raise an incident because of *signal*."""
+    """Tell whether *mark* forbids even to raise an incident because of *signal*; where its size decides, it does not."""
+    if mark.verdict == "false_positive" and not mark.sounding and signal.excess > 0.0:
+        return False
     louder = effect(signal) >= mark.effect + LOUDER
-    larger = mark.verdict == "false_positive" and not mark.sounding and 0.0 < above(mark.excess) < signal.excess
-    return binds(mark, signal, now) and not (louder or larger) and (mark.verdict != "none" or mark.sounding)
+    return binds(mark, signal, now) and not louder and (mark.verdict != "none" or mark.sounding)
 
 
 def to_json(mark: Mark) -> dict[str, Any]:

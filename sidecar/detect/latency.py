@@ -321,6 +321,7 @@ class LatencyDetector:
             material=large and enough and self.score >= self.threshold + MATERIAL_SCORE,
             fading=alarm.fading,
             excess=max(since.bad - usual, 0.0),
+            ongoing=self._waiters.stay > 0.0 and not alarm.fading,
         )
 
     def snapshot(self) -> Document:

@@ -172,10 +172,10 @@ class TrafficDetector:
     """
 
     __slots__ = (
-        "_at", "_higher", "_horizon_s", "_lower", "_policy", "_quiet_since", "_recent", "forecast", "rebaselined",
-        "silence", "surge", "threshold",
+        "_at", "_higher", "_horizon_s", "_lower", "_missing", "_policy", "_quiet_since", "_recent", "forecast",
+        "rebaselined", "silence", "surge", "threshold",
     )  # fmt: skip
-    KEPT: ClassVar[Names] = ("_horizon_s",)
+    KEPT: ClassVar[Names] = ("_horizon_s", "_missing")
     TIMES: ClassVar[Names] = ("_at", "_quiet_since")
 
     def __init__(self, policy: DetectPolicy, at: float) -> None:
@@ -184,6 +184,7 @@ class TrafficDetector:
         self._lower, self._higher = Mixture(at, len(LOWER)), Mixture(at, len(HIGHER))
         self._recent = Recent()
         self._horizon_s = 2 * LEAST_SHIFT_S
+        self._missing = 0.0  # requests that stayed away since the onset of the silence that stands
         self.forecast = Forecast(policy.warmup_s)
         self.surge, self.silence = Alarm(), Alarm()
         self.rebaselined: list[Detector] = []
@@ -234,6 +235,7 @@ class TrafficDetector:
         # "Bad" are the arrivals and "good" the seconds: their weights are the two terms of the Poisson likelihood.
         for mixture in (self._lower, self._higher):
             mixture.add(arrivals + elapsed_s, arrivals, at)
+        self._missing += self.forecast.rate_per_s * elapsed_s - arrivals if self.silence.stands else 0.0
         for alarm, mixture in ((self.surge, self._higher), (self.silence, self._lower)):
             score = self._silence_score() if mixture is self._lower else mixture.top
             if alarm.stands:
@@ -252,7 +254,8 @@ class TrafficDetector:
         elif turned:
             onset_at, _ = mixture.onset()
             if mixture is self._lower:
-                onset_at = min(onset_at, self._quiet_since)
+                quiet = self.forecast.rate_per_s * (at - self._quiet_since)  # the mixture begins with an arrival
+                onset_at, self._missing = min(onset_at, self._quiet_since), max(-self._beyond(mixture), quiet)
             alarm.since_at = onset_at
             self._horizon_s = max(2 * LEAST_SHIFT_S, 2 * (at - onset_at))
             self.forecast.drop()
@@ -349,9 +352,12 @@ class TrafficDetector:
 
     def _excess(self, detector: Detector) -> float:
         """Return how many requests came, or stayed away, beyond the forecast since the onset."""
-        _, since = (self._higher if detector is Detector.SURGE else self._lower).onset()
-        beyond = since.bad - self.forecast.rate_per_s * (since.requests - since.bad)  # "good" are the seconds
-        return max(beyond if detector is Detector.SURGE else -beyond, 0.0)
+        return max(self._beyond(self._higher) if detector is Detector.SURGE else self._missing, 0.0)
+
+    def _beyond(self, mixture: Mixture) -> float:
+        """Return how many requests came beyond the forecast since the onset that *mixture* sees."""
+        _, since = mixture.onset()
+        return since.bad - self.forecast.rate_per_s * (since.requests - since.bad)  # "good" are the seconds
 
     def snapshot(self) -> Document:
         """Return the memory as a JSON object."""

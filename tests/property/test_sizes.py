@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.controller.book import Book
+from sidecar.controller.episodes import GROWTH, Episodes
+from sidecar.decide import sticky
+from sidecar.decide.policies import RespondPolicy
+from sidecar.decide.policy import Case
 from sidecar.decide.size import LONGEST_S, Size, Sizes
-from sidecar.facts import Detector, Scope, Signal
+from sidecar.facts import Detector, Moment, Scope, Signal
 
 SCOPES = (Scope.route("a"), Scope.client("a", "x"), Scope.service())
 DETECTORS = (Detector.ERRORS, Detector.LATENCY, Detector.SURGE)
 EXCESS = st.floats(0.0, 1e6)
+NOW = Moment(1000.0, 1_800_000_000.0)
 
 rows = st.builds(
     Size,
@@ -43,6 +51,47 @@ def after(verdicts: list[tuple[Size, str]]) -> Sizes:
 
 def claim(row: Size, excess: float, *, severe: bool = False) -> Signal:
     return Signal(row.detector, row.scope, 0.3, 0.001, 60, 25.0, 20.0, 0.0, severe=severe, excess=excess)
+
+
+def decided(verdicts: list[tuple[Size, str]]) -> Book:
+    """Return the books after these verdicts, a mark of this day on each fingerprint that was last called false."""
+    book = Book(RespondPolicy(), "boot")
+    book.sizes = after(verdicts)
+    marks: dict[tuple[Detector, Scope], sticky.Mark] = {}
+    for row, what in verdicts:
+        if what == "judge" and not row.real:
+            made = sticky.make(
+                claim(row, row.excess, severe=row.severe), row.scope, "false_positive", row.incident, "ops", NOW
+            )
+            marks[row.detector, row.scope] = replace(made, sounding=False)
+    book.marks = list(marks.values())
+    return book
+
+
+def silent(book: Book, signal: Signal, harmed_s: float) -> bool:
+    """Tell whether the episodes keep an alarm silent that has done harm for so long and has come to this."""
+    episodes, began = Episodes(book), replace(signal, since_at=NOW.at, excess=0.0)
+    for said, passed_s in ((began, 0.0), (replace(signal, since_at=NOW.at), harmed_s)):
+        now = Moment(NOW.at + passed_s, NOW.unix + passed_s)
+        case = Case(said.scope, (said,), severe=said.severe, agreed=False, sample=60)
+        episodes.follow([case], now)
+    return episodes.silenced(case, now)
+
+
+@given(said, rows, st.floats(0.0, 2 * LONGEST_S))
+def test_no_mark_hides_what_its_size_tells(verdicts: list[tuple[Size, str]], row: Size, harmed_s: float) -> None:
+    """
+    Within the day of a false verdict too: what is as large as a confirmed one, and five minutes of harm, are told.
+    """
+    book = decided(verdicts)
+    told = [(claim(real, real.excess, severe=real.severe), 0.0) for real in book.sizes.rows if real.real]
+    if row.excess > GROWTH:
+        told += [(claim(row, row.excess), LONGEST_S + 1 + harmed_s), (claim(row, row.excess, severe=True), harmed_s)]
+        assert silent(book, claim(row, row.excess), harmed_s) is (
+            book.sizes.silences(claim(row, row.excess), row.scope, harmed_s) is not None
+        )
+    for signal, lasted_s in told:
+        assert signal.excess <= GROWTH or not silent(book, signal, lasted_s)
 
 
 @given(said)

@@ -127,6 +127,40 @@ def test_a_trigger_that_was_called_false_is_silent_until_it_outgrows_itself() ->
     assert burst(world, seconds=40) == 2
 
 
+def test_within_a_day_too_nothing_as_large_as_a_confirmed_one_is_silent() -> None:
+    """
+    A short burst was real, a long one was called false: a long one an hour later is told, its mark notwithstanding.
+    """
+    world = warm()
+    assert burst(world, seconds=12) == 1
+    world.command(Confirm(1, "ops"))
+    world.now = Moment(world.now.at + 3600.0, world.now.unix + 3600.0)
+    world.run(30)
+    assert burst(world, seconds=40) == 2
+    world.command(Release(2, "ops", FALSE))
+    world.now = Moment(world.now.at + 3600.0, world.now.unix + 3600.0)
+    world.run(30)
+    assert [mark.verdict for mark in world.engine.tutor._book.marks] == ["false_positive"]
+    assert burst(world, seconds=40) == 3
+
+
+def test_within_a_day_too_five_minutes_of_harm_are_told() -> None:
+    """
+    Twenty minutes were called false: of the same again people are told when five of them have passed, not before.
+    """
+    world = warm()
+    burst(world, seconds=1200, fail=0.1)
+    world.command(Release(1, "ops", FALSE))
+    known = len(world.engine.incidents(None, world.now))
+    world.now = Moment(world.now.at + 3600.0, world.now.unix + 3600.0)
+    world.run(30)
+    break_route(world, "checkout", 0.1)
+    world.run(280)
+    assert len(world.engine.incidents(None, world.now)) == known
+    world.run(60)
+    assert len(world.engine.incidents(None, world.now)) == known + 1
+
+
 def test_what_was_confirmed_while_it_went_on_is_measured_at_its_end() -> None:
     """
     A word in the third second does not make everything from that size on an incident.
@@ -153,6 +187,37 @@ def test_a_miss_forgets_what_was_called_false() -> None:
     assert world.engine.tutor.sizes.rows
     teach(world, Missed(NAME, "ops"))
     assert not world.engine.tutor.sizes.rows
+
+
+def test_a_miss_tells_the_next_burst_within_the_day() -> None:
+    """
+    What the inventory says lifts the silence does so at once, whatever mark the verdict left.
+    """
+    world = warm()
+    burst(world)
+    world.command(Release(1, "ops", FALSE))
+    world.now = Moment(world.now.at + 3600.0, world.now.unix + 3600.0)
+    world.run(30)
+    assert burst(world) == 1
+    teach(world, Missed(NAME, "ops"))
+    assert burst(world) == 2
+
+
+def test_a_miss_tells_what_still_sounds() -> None:
+    """
+    An alarm that was called false by mistake is told again in the next seconds; a miss elsewhere says nothing of it.
+    """
+    world = warm()
+    break_route(world, "checkout", 0.3)
+    world.run(20)
+    world.command(Release(1, "ops", FALSE))
+    world.run(10)
+    teach(world, Missed("detect.errors:search", "ops"))
+    world.run(5)
+    assert len(world.engine.incidents(None, world.now)) == 1
+    teach(world, Missed(NAME, "ops"))
+    world.run(5)
+    assert len(world.engine.incidents(None, world.now)) == 2
 
 
 def test_a_miss_makes_it_much_keener() -> None:

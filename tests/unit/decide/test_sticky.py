@@ -39,6 +39,25 @@ def test_the_same_again_is_bound_for_a_day() -> None:
     assert not sticky.binds(mark(), signal(), later(DAY_S))
 
 
+def test_a_new_episode_is_judged_by_its_size_where_it_has_one() -> None:
+    """
+    While the judged alarm sounds it is silent however it grows; once it has paused, what counts requests is `size.py`'s.
+    """
+    judged = mark(excess=18.0)
+
+    assert sticky.silences(replace(judged, sounding=True), signal(excess=4000.0), later(60))
+    assert not sticky.silences(judged, signal(excess=5.0), later(60))
+    assert sticky.silences(judged, signal(excess=0.0), later(60))
+    assert sticky.binds(judged, signal(excess=5.0), later(60))
+
+
+def test_other_verdicts_know_no_size() -> None:
+    """
+    What was called benign is silent for its ten minutes, as large as it may be.
+    """
+    assert sticky.silences(mark("benign"), signal(excess=4000.0), later(599))
+
+
 def test_three_times_worse_in_logits_is_something_else() -> None:
     """
     2 % is 3.0 logits above 0.1 %; 88 % is three times that, 80 % is not.

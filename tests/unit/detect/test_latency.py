@@ -10,7 +10,7 @@ import pytest
 from sidecar.detect.alarm import State
 from sidecar.detect.latency import LatencyDetector, Waiters
 from sidecar.detect.policies import DetectPolicy
-from sidecar.detect.quantiles import LatencyBaseline
+from sidecar.detect.quantiles import QUANTILES, LatencyBaseline
 from sidecar.detect.window import quantile_s
 from sidecar.facts import RouteSecond, Scope, Signal
 from sidecar.measure.histogram import index, of_values
@@ -151,6 +151,41 @@ def test_a_hang_is_seen_while_it_waits() -> None:
     assert first is not None
     assert play.signal is not None
     assert play.signal.value > first.value > 0.5
+
+
+def test_it_is_as_large_as_the_slow_requests_beyond_the_usual_ones() -> None:
+    """
+    Of those above the quantile that shows it as many are usual as the quantile says: of all, half above q50, a twentieth above q95.
+    """
+    play = Play().run(600)
+    play.traffic.slow_factor, requests = 10.0, 0
+    for second in play.traffic.seconds(30):
+        requests += second.judged
+        play.detector.observe(second, 1.0)
+
+    assert play.signal is not None
+    assert any(play.signal.excess == pytest.approx(quantile * requests, rel=0.02) for quantile in QUANTILES[:2])
+
+
+def test_harm_goes_on_while_requests_wait() -> None:
+    """
+    Connections that all hang are counted once, in their first seconds; the harm is over when they have ended, not before.
+    """
+    play = Play(rate_per_s=20.0).run(600)
+    at = play.traffic.at
+    for passed in range(1, 301):
+        waiting = of_values([passed - 0.5] * 8)
+        play.detector.observe(RouteSecond("checkout", at + passed, arrivals=8 * (passed == 1), waiting=waiting), 1.0)
+        if passed == 10:
+            early = play.signal
+    late = play.signal
+    play.detector.observe(RouteSecond("checkout", at + 301, failures=8, latency=of_values([300.5] * 8)), 1.0)
+
+    assert early is not None
+    assert late is not None
+    assert (late.excess, late.ongoing) == (early.excess, True)
+    assert play.signal is not None
+    assert not play.signal.ongoing
 
 
 def test_the_incident_is_not_learnt() -> None:

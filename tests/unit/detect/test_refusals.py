@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sidecar.detect.alarm import State
 from sidecar.detect.bank import Bank
 from sidecar.detect.policies import DetectPolicy
@@ -50,6 +52,17 @@ def test_a_limit_far_too_low_is_found_in_seconds_and_dated_to_its_version() -> N
     (signal,) = play.signals
     assert (signal.detector, signal.scope, signal.since_at) == (Detector.REFUSALS, Scope.route("checkout"), 1300.0)
     assert (signal.value, signal.material, signal.severe) == (0.9, False, False)
+
+
+def test_it_is_as_large_as_what_was_refused_beyond_the_reference() -> None:
+    """
+    Nine of ten for 10 s are 90 requests; where two of ten were refused before the version, 70.
+    """
+    (fresh,) = Play().run(300).apply(7).run(10, refused=9).signals
+    (more,) = Play().run(300, refused=2).apply(7).run(10, refused=9).signals
+
+    assert fresh.excess == pytest.approx(90, abs=1)
+    assert more.excess == pytest.approx(70, abs=5)
 
 
 def test_own_refusals_feed_nothing_else() -> None:

@@ -85,6 +85,28 @@ def test_half_the_traffic_is_noticed() -> None:
     assert Detector.SILENCE in Play().run(1800, 10.0).run(30, 4.0).signals
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_surge_is_as_large_as_what_came_beyond_the_forecast(seed: int) -> None:
+    """
+    13 s at 30/s where 10/s are normal: 260 requests more.
+    """
+    signal = Play(seed).run(1200, 10.0).run(13, 30.0).signals[Detector.SURGE]
+
+    assert signal.excess == pytest.approx(260, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("rate_per_s", "seconds", "missing"), [(0.0, 6, 60), (0.0, 60, 600), (4.0, 20, 120), (4.0, 60, 360)]
+)
+def test_a_silence_is_as_large_as_what_stayed_away(rate_per_s: float, seconds: int, missing: int) -> None:
+    """
+    A minute without any of 10/s: 600 requests; a minute at 4/s: 360; in the first seconds as many as have stayed away by then.
+    """
+    signal = Play().run(1200, 10.0).run(seconds, rate_per_s).signals[Detector.SILENCE]
+
+    assert signal.excess == pytest.approx(missing, rel=0.2)
+
+
 def test_the_day_rises_without_a_claim() -> None:
     """
     Traffic that grows sevenfold over three hours and falls again is followed by the forecast.
